@@ -1,0 +1,260 @@
+"""Prepare `.venv` from `requirements.lock`: `python3 lib/bootstrap.py`, or `make setup`.
+
+Standard library only, and written in the syntax of Python 3.6, so that an old interpreter reaches the clear error
+instead of a SyntaxError. Nothing happens when the environment is up to date; an interrupted installation is
+continued; an environment that is broken, or was moved together with its repository, is made anew. The user's own pip
+configuration decides which package index is asked. `--lock` rebuilds requirements.lock itself (see `make lock`).
+"""
+
+import argparse
+import contextlib
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+OLDEST, NEWEST = (3, 11), (3, 14)  # the Python versions for which every pinned package has a wheel
+SPACE_GB = 5
+STAMP = "papertwin.stamp"
+PROBE = "import sys, venv, ensurepip; print(*sys.version_info[:2])"
+TWINS = {  # one package in two builds: which one a machine gets, as in pyproject.toml
+    "open3d-cpu": "sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "open3d": "sys_platform != 'linux' or platform_machine != 'x86_64'",
+}
+OMITTED = ("nvidia-", "cuda-", "triton", "pip=", "papertwin")  # torch's GPU build names its own exact versions
+HEADER = """\
+# Exact versions of everything that PaperTwin runs and is tested with.
+# Written by `make lock` (lib/bootstrap.py --lock): a fresh Python 3.11 environment, `pip install .[test] setuptools`,
+# then `pip freeze`. Do not edit by hand. torch carries no local version: pip takes the CPU or the GPU build that the
+# machine's own pip configuration offers. A package needed only on another system or Python follows its parent's bounds.
+"""
+
+
+class SetupError(Exception):
+    """The environment cannot be prepared; the message says why and what to do."""
+
+
+def repository() -> Path:
+    """Return the folder above lib/, wherever the command was called from."""
+    return Path(__file__).resolve().parent.parent
+
+
+def say(text: str) -> None:
+    """Print one progress line at once, also when the output is a pipe."""
+    print("setup: " + text, flush=True)
+
+
+def call(*command) -> int:
+    """Run a program with its output shown, and return its exit code."""
+    environment = dict(os.environ, PIP_USER="0", PIP_DISABLE_PIP_VERSION_CHECK="1")
+    environment.pop("PYTHONHOME", None)
+    return subprocess.call([str(part) for part in command], env=environment)
+
+
+def answer(*command) -> str:
+    """Return what a program prints, or an empty text when it fails or does not exist."""
+    try:
+        out = subprocess.check_output([str(part) for part in command], stderr=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return out.decode("utf-8", "replace").strip()
+
+
+def venv_python(venv: Path) -> Path:
+    """Path of an environment's interpreter."""
+    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def fingerprint(root: Path) -> str:
+    """Describe what the environment must match: the lock, the project file and the place it was made for."""
+    lines = []
+    for name in ("requirements.lock", "pyproject.toml"):
+        path = root / name
+        if not path.is_file():
+            raise SetupError(f"{name} is missing in {root}. Restore it: git checkout -- {name}")
+        lines.append(f"{name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    return "\n".join([*lines, "made for " + str(root), ""])
+
+
+def is_ready(root: Path) -> bool:
+    """Tell whether the last installation was finished for exactly these files and this place."""
+    stamp = root / ".venv" / STAMP
+    if not stamp.is_file() or not venv_python(root / ".venv").exists():
+        return False
+    return stamp.read_text(encoding="utf-8") == fingerprint(root)
+
+
+def find_python(newest=NEWEST) -> str:
+    """Choose an interpreter of a supported version that can create environments with pip.
+
+    The calling interpreter comes first, then python3.14 … python3.11 and python3 on PATH.
+    """
+    own = tuple(sys.version_info[:2])
+    can_make = all(importlib.util.find_spec(module) for module in ("venv", "ensurepip"))
+    if OLDEST <= own <= newest and can_make:
+        return getattr(sys, "_base_executable", None) or sys.executable
+    names = [f"python3.{minor}" for minor in range(newest[1], OLDEST[1] - 1, -1)] + ["python3"]
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    for found in filter(None, (shutil.which(name, path=folder) for name in names for folder in folders)):
+        version = tuple(int(part) for part in answer(found, "-c", PROBE).split())
+        if len(version) == 2 and OLDEST <= version <= newest:
+            say("using {} (Python {}.{})".format(found, *version))
+            return found
+    raise SetupError(explain_python(own, newest))
+
+
+def explain_python(own, newest) -> str:
+    """Say why no interpreter can be used, and how to get one."""
+    conda = "or, without root rights, with conda: conda env create -f environment.yml && conda activate papertwin"
+    if OLDEST <= own <= newest:
+        return (
+            f"This Python ({sys.executable}) cannot create an environment: the module venv or ensurepip is missing.\n"
+            f"On Debian or Ubuntu install it with: sudo apt-get install python{own[0]}.{own[1]}-venv\n{conda}"
+        )
+    return (
+        f"PaperTwin needs Python {OLDEST[0]}.{OLDEST[1]} to {newest[0]}.{newest[1]} with the modules venv and ensurepip.\n"
+        f"Got Python {own[0]}.{own[1]} ({sys.executable}), and no python3.x on PATH fits.\n"
+        f"Install one, for example: sudo apt-get install python3.11 python3.11-venv, or from python.org,\n{conda}"
+    )
+
+
+def check_space(folder: Path) -> None:
+    """Refuse to start an installation that cannot fit on the disk."""
+    free = shutil.disk_usage(str(folder)).free / 1e9
+    if free < SPACE_GB:
+        raise SetupError(
+            f"Not enough space in {folder}: {free:.1f} GB free, the environment needs about {SPACE_GB} GB.\n"
+            "Free some space, or clone the repository on another disk, and run `make setup` again."
+        )
+
+
+def create(venv: Path) -> None:
+    """Create an empty environment with pip, replacing whatever half-made one is there."""
+    check_space(venv.parent)
+    python = find_python()
+    say(f"creating {venv.name}")
+    if call(python, "-m", "venv", "--clear", venv) != 0:
+        raise SetupError(
+            f"`{python} -m venv` failed; its message is above.\nCheck that {venv.parent} can be written and that the module "
+            "ensurepip works (Debian and Ubuntu: package python3-venv)."
+        )
+
+
+def is_usable(venv: Path, root: Path) -> bool:
+    """Tell whether an unfinished environment can be continued: its Python runs, has pip, and was not moved here."""
+    marker = venv / "made-for"
+    if not marker.is_file() or marker.read_text(encoding="utf-8") != str(root):
+        return False
+    version = answer(venv_python(venv), "-c", "import sys, pip; print(*sys.version_info[:2])").split()
+    return len(version) == 2 and OLDEST <= tuple(int(part) for part in version) <= NEWEST
+
+
+def install(python: Path, *arguments) -> None:
+    """Run pip, and explain a failure."""
+    if call(python, "-m", "pip", "install", "--disable-pip-version-check", *arguments) == 0:
+        return
+    places = [(name, shutil.disk_usage(name).free / 1e9) for name in (str(python.parent), tempfile.gettempdir())]
+    full = [f"{name} ({free:.1f} GB free)" for name, free in places if free < 1]
+    if full:
+        raise SetupError("The disk is full: {}. Free some space and run `make setup` again.".format(", ".join(full)))
+    raise SetupError(
+        "pip could not install everything; its message is above.\nCheck the network and `pip config list`, then run "
+        "`make setup` again: it continues where it stopped. To start from nothing, remove .venv first."
+    )
+
+
+def prepare(root: Path) -> None:
+    """Bring `.venv` up to date; the stamp is written last, so an interrupted run is never taken for a finished one."""
+    if is_ready(root):
+        return
+    venv = root / ".venv"
+    with contextlib.suppress(FileNotFoundError):
+        (venv / STAMP).unlink()
+    if not is_usable(venv, root):
+        create(venv)
+        (venv / "made-for").write_text(str(root), encoding="utf-8")
+    say("installing the packages of requirements.lock (minutes the first time)")
+    python = venv_python(venv)
+    install(python, "-r", root / "requirements.lock")
+    install(python, "--no-deps", "--no-build-isolation", "-e", root)
+    partial = venv / (STAMP + ".part")
+    partial.write_text(fingerprint(root), encoding="utf-8")
+    partial.replace(venv / STAMP)
+    say("ready")
+
+
+@contextlib.contextmanager
+def alone():
+    """Let a second set-up of the same repository wait for the first, where the system has file locks."""
+    try:
+        import fcntl
+
+        handle = open(__file__, "rb")  # noqa: PTH123, SIM115
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+        yield
+        return
+    with handle:
+        yield
+
+
+def lock_text(frozen: str) -> str:
+    """Turn the output of `pip freeze` into the text of requirements.lock."""
+    lines = []
+    for line in frozen.splitlines():
+        if line.startswith(("#", "-e")) or " @ " in line or line.lower().startswith(OMITTED):
+            continue
+        name, _, version = re.sub(r"\+[\w.]+$", "", line.strip()).partition("==")
+        if name.lower() in TWINS:
+            lines += [f"{twin}=={version}; {marker}" for twin, marker in TWINS.items()]
+        else:
+            lines.append(f"{name}=={version}")
+    return HEADER + "\n".join(sorted(lines, key=str.lower)) + "\n"
+
+
+def write_lock(root: Path) -> None:
+    """Resolve the newest versions that pyproject.toml admits in a fresh environment and pin them all."""
+    chosen = find_python(newest=OLDEST)
+    with tempfile.TemporaryDirectory() as folder:
+        venv = Path(folder) / "lock"
+        if call(chosen, "-m", "venv", venv) != 0:
+            raise SetupError(f"`{chosen} -m venv` failed; its message is above.")
+        python = venv_python(venv)
+        install(python, "setuptools", f"{root}[test]")
+        text = lock_text(answer(python, "-m", "pip", "freeze", "--all"))
+        (root / "requirements.lock.part").write_text(text, encoding="utf-8")
+        (root / "requirements.lock.part").replace(root / "requirements.lock")
+    say("requirements.lock is new; run `make test` before you commit it")
+
+
+def main() -> int:
+    """Prepare the environment, or write the lock with `--lock`; print a clear error instead of a traceback."""
+    parser = argparse.ArgumentParser(description="Prepare .venv from requirements.lock.")
+    parser.add_argument("--lock", action="store_true", help="rebuild requirements.lock instead")
+    options = parser.parse_args()
+    root = repository()
+    try:
+        if options.lock:
+            write_lock(root)
+        elif not is_ready(root):
+            with alone():
+                prepare(root)
+    except SetupError as error:
+        print(f"setup failed: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"setup failed: {error}\nCheck that {root} can be written.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nsetup interrupted; run it again to continue", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Data sets: `registry` knows what there is, where it is and whether it is intact."""

@@ -1,0 +1,90 @@
+"""Draw point clouds: from above, from the side, and as a view that a reader can turn."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+
+from papertwin.figures.style import GREY
+
+# Neighbouring clusters must differ, so the colours of a qualitative map are dealt out in a fixed shuffled order.
+_CLUSTER_COLOURS = plt.get_cmap("tab20")(np.random.default_rng(0).permutation(np.arange(20)))
+
+
+def top_view(axes: Axes, points: np.ndarray, values: Any = GREY, *, unit: str = "m", **options: Any) -> PathCollection:
+    """Draw a cloud from above, axes equal, highest points last.
+
+    Args:
+        axes: where to draw.
+        points: (n, ≥ 2); with a third column the draw order follows height.
+        values: one colour, or (n,) numbers, or (n, 4) colours.
+        unit: unit of the coordinates, for the axis labels.
+        options: passed to scatter (vmin, vmax, cmap, s, …).
+    """
+    order = np.argsort(points[:, 2], kind="stable") if points.shape[1] > 2 else slice(None)
+    if not isinstance(values, str):
+        values = np.asarray(values)[order]
+    style = {"s": 0.6, "linewidths": 0, "rasterized": True, **options}
+    drawn = axes.scatter(points[order, 0], points[order, 1], c=values, **style)
+    axes.set_aspect("equal")
+    axes.set_xlabel(f"x ({unit})")
+    axes.set_ylabel(f"y ({unit})")
+    return drawn
+
+
+def cluster_colours(labels: np.ndarray) -> np.ndarray:
+    """Give each label ≥ 0 a colour that differs from its neighbours in number, (n, 4)."""
+    return _CLUSTER_COLOURS[np.asarray(labels) % len(_CLUSTER_COLOURS)]
+
+
+def draw_boxes(axes: Axes, boxes: Iterable[Any], colour: str = "black", names: Sequence[str] | None = None) -> None:
+    """Outline oriented boxes as seen from above, each with its name beside it.
+
+    Args:
+        axes: a top view.
+        boxes: objects with `centre`, `size` (length, width, height), `yaw` and `label`.
+        colour: of outline and text.
+        names: text per box; the box's label if None, no text where empty.
+    """
+    boxes = list(boxes)
+    for box, name in zip(boxes, names if names is not None else [box.label for box in boxes], strict=True):
+        corners = np.array([[1, 1], [1, -1], [-1, -1], [-1, 1], [1, 1]]) * np.array(box.size[:2]) / 2
+        cosine, sine = np.cos(box.yaw), np.sin(box.yaw)
+        outline = corners @ np.array([[cosine, sine], [-sine, cosine]]) + np.array(box.centre[:2])
+        axes.plot(*outline.T, color=colour, linewidth=0.9)
+        top = outline[outline[:, 1].argmax()]
+        axes.annotate(name, top, xytext=(0, 2), textcoords="offset points", fontsize=7, color=colour, ha="center")
+
+
+def limits(axes: Axes, centre: Sequence[float], reach: float) -> None:
+    """Show the square of half-width `reach` about a centre."""
+    axes.set_xlim(centre[0] - reach, centre[0] + reach)
+    axes.set_ylim(centre[1] - reach, centre[1] + reach)
+
+
+def turnable(points: np.ndarray, values: np.ndarray, title: str, *, most: int = 12_000, **marker: Any) -> Any:
+    """Make an interactive 3-D view (plotly) of at most `most` points, chosen evenly.
+
+    Args:
+        points: (n, 3).
+        values: (n,) numbers that colour the points, or (n, 4) colours.
+        title: above the view.
+        most: how many points; keeps a notebook small.
+        marker: further marker settings (colorscale, cmin, cmax, size).
+    """
+    import plotly.graph_objects as go
+
+    every = slice(None, None, -(-len(points) // most))
+    x, y, z = np.asarray(points[every], dtype=np.float32).T
+    colours = np.asarray(values)[every]
+    if colours.ndim == 2:
+        colours = [f"rgb({r},{g},{b})" for r, g, b in (colours[:, :3] * 255).astype(int)]
+    else:
+        colours = colours.astype(np.float32)
+    scatter = go.Scatter3d(x=x, y=y, z=z, mode="markers", marker={"size": 1.4, "color": colours, **marker})
+    hidden = {"visible": False}
+    layout = {"aspectmode": "data", "xaxis": hidden, "yaxis": hidden, "zaxis": hidden}
+    return go.Figure(scatter, {"title": {"text": title}, "scene": layout, "height": 460, "margin": {"t": 40, "b": 0}})

@@ -1,0 +1,119 @@
+"""One hash over everything that a run depends on: if it has not changed, the run need not be repeated."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from papertwin import cells, files, imports, paths
+from papertwin.errors import DataError
+
+PAPERS = f"{imports.ROOT}.papers"
+
+
+def fingerprint(slug: str, notebook: Path, values: Mapping[str, Any], data_sets: Iterable[str]) -> str:
+    """Hash a run's inputs.
+
+    Args:
+        slug: the paper; its module and ledger count where they exist.
+        notebook: the notebook, of which sources and tags count and outputs do not.
+        values: every parameter of the run.
+        data_sets: names of the data sets that the profile reads.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        RunError: the notebook cannot be read.
+        DataError: the data registry cannot be read.
+    """
+    inputs = {
+        "notebook": [[cell.kind, cell.source, list(cell.tags)] for cell in cells.read(notebook)],
+        "library": {path.as_posix(): files.sha256(paths.PACKAGE / path) for path in sources(slug, notebook)},
+        "parameters": dict(values),
+        "data": {name: data_state(name) for name in sorted(data_sets)},
+        "packages": package_versions(),
+        "python": [platform.python_version(), platform.machine()],
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def sources(slug: str, notebook: Path) -> list[Path]:
+    """List the files of the package that a notebook's run can touch, relative to the package, in order.
+
+    These are the modules in the closure of its imports and of `papers/<slug>.py`, what lies beside them that is not
+    Python (styles), and the paper's ledger; never another paper's.
+    """
+    names = {f"{PAPERS}.{slug}"}
+    for cell in cells.read(notebook):
+        if cell.kind == "code":
+            names |= imports.imported_names(cell.source, "")
+    used = imports.closure(names)
+    found = {imports.modules()[module] for module in used}
+    for module in used - {imports.ROOT, PAPERS}:
+        path = imports.modules()[module]
+        if path.name == "__init__.py":
+            found.update(p for p in path.parent.iterdir() if p.is_file() and p.suffix not in (".py", ".pyc"))
+    ledger = paths.PACKAGE / "papers" / f"{slug}.toml"
+    found.update([ledger] if ledger.is_file() else [])
+    return sorted(path.relative_to(paths.PACKAGE) for path in found)
+
+
+def data_state(name: str, registry: Path | None = None) -> Any:
+    """Describe a data set as the registry pins it; of an optional set, also which of its files are there now.
+
+    Args:
+        name: the set's name; one that is not registered is described as None.
+        registry: the registry file, by default the repository's.
+
+    Raises:
+        DataError: the registry is missing or malformed.
+    """
+    entry = _registry(registry or paths.root() / paths.MARKER).get(name)
+    if entry is None:
+        return None
+    pinned = sorted([file.get("path", ""), file.get("sha256", "")] for file in entry.get("files", []))
+    return [pinned, _local_files(entry.get("folder", name)) if entry.get("kind") == "optional" else []]
+
+
+def _registry(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"Cannot read the data registry {path}: {error}. Restore it from git.") from error
+
+
+def _local_files(folder: str) -> list[list[Any]]:
+    chosen = os.environ.get("PAPERTWIN_DATA")
+    base = (Path(chosen).expanduser() if chosen else paths.root() / "data" / "local") / folder
+    if not base.is_dir():
+        return []
+    listed = ((p.relative_to(base).as_posix(), p.stat()) for p in sorted(base.rglob("*")) if p.is_file())
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in listed]
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages in requirements.lock or, where there is none, in pyproject.toml."""
+    lock = paths.root() / "requirements.lock"
+    if lock.is_file():
+        lines = lock.read_text(encoding="utf-8").splitlines()
+    else:
+        text = (paths.root() / "pyproject.toml").read_text(encoding="utf-8")
+        lines = tomllib.loads(text).get("project", {}).get("dependencies", [])
+    names = (re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line.strip()) for line in lines)
+    return {match[0].lower(): _version(match[0]) for match in names if match}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"

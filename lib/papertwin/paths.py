@@ -1,0 +1,39 @@
+"""Where things are: every folder is found from the repository's root, never from the working directory."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+from papertwin.errors import RunError
+
+PACKAGE = Path(__file__).resolve().parent
+MARKER = "data/registry.toml"
+
+
+@cache
+def root() -> Path:
+    """Find the repository: the nearest folder above the package, or above the working directory, with MARKER.
+
+    Raises:
+        RunError: neither place lies inside a PaperTwin checkout.
+    """
+    cwd = Path.cwd()
+    for folder in (*PACKAGE.parents, cwd, *cwd.parents):
+        if (folder / MARKER).is_file() and (folder / "notebooks").is_dir():
+            return folder
+    raise RunError(
+        f"No PaperTwin checkout found above {PACKAGE} or above the working directory {cwd}.\n"
+        f"Expected a folder that holds notebooks/ and {MARKER}. Clone the repository and install it with "
+        "`make setup` (or `pip install -e .` inside the clone)."
+    )
+
+
+def notebook(slug: str) -> Path:
+    """Path of a paper's committed notebook."""
+    return root() / "notebooks" / f"{slug}.ipynb"
+
+
+def figures_root() -> Path:
+    """Folder that runs write to: `figures/`, or the folder named by `PAPERTWIN_FIGURES` (tests, trials)."""
+    chosen = os.environ.get("PAPERTWIN_FIGURES")
+    return Path(chosen).expanduser().resolve() if chosen else root() / "figures"

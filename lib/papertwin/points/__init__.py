@@ -1,0 +1,33 @@
+"""Point clouds: readers, normals within a radius, Difference of Normals, clusters, boxes.
+
+    >>> from papertwin.points import difference_of_normals, euclidean_clusters, read_cloud
+
+Everything here takes numpy arrays or torch tensors and gives the same kind back. Names are imported on first use.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Box": "cloud",
+    "Frame": "kitti",
+    "Normals": "normals",
+    "PointCloud": "cloud",
+    "difference_of_normals": "normals",
+    "euclidean_clusters": "clusters",
+    "normals": "normals",
+    "points_in_box": "boxes",
+    "read_cloud": "readers",
+    "read_kitti": "kitti",
+    "voxel_centroids": "voxels",
+}
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that defines it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'papertwin.points' has no attribute {name!r}")
+    value = getattr(import_module(f"papertwin.points.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

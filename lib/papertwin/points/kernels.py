@@ -1,0 +1,457 @@
+"""Compiled kernels of the neighbourhood sums: build the tree, summarise it, sum moments within a radius.
+
+The tree is a kd-tree split at the median of the longest side (Friedman, Bentley, Finkel 1977), stored in
+pre-order: a node's first child follows it, and skipping a node of m leaves means jumping 2m - 1 places. The sums
+follow the idea of dual-tree algorithms (Gray, Moore 2000): a node wholly inside the ball adds the sums of its
+points without visiting them, only nodes on the boundary are opened, so the result is exact.
+
+Ten moments, always in this order: n, Σx, Σy, Σz, Σxx, Σyy, Σzz, Σxy, Σxz, Σyz.
+
+All functions that call each other live in this one file: numba's cache watches the file of the compiled
+function only. Nothing here is parallel; `papertwin.points.moments` runs these kernels in threads (they release the
+GIL), so every sum is done by one thread in a fixed order and the results do not depend on the thread count.
+"""
+
+import numba
+import numpy as np
+
+LEAF = 16  # points in a leaf: two vectors of AVX-512, four of AVX2
+GROUP = 2  # leaves of the query tree that walk the source tree together
+BATCH = 768  # boundary leaves that are looked at together: their boxes and sums stay in the second-level cache
+PAD = 1e100  # coordinate that fills up the last leaf: outside every ball, and its square is finite
+COLLINEAR = 1e-10  # middle eigenvalue over the largest one, below which the direction is arbitrary
+NEAR, FAR = 1.0 - 1e-12, 1.0 + 1e-12  # rounding of box distances: in doubt a node is opened
+
+_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+# Sums may be reordered (SIMD); nothing else is relaxed, so infinities and comparisons keep their meaning.
+_simd = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+
+
+@_jit
+def _partition(x, y, z, order, key, low, high, middle):
+    """Reorder [low, high) so that the entries before `middle` have the smallest keys (quickselect, in place)."""
+    high -= 1
+    while low < high:
+        a, b, c = key[low], key[(low + high) >> 1], key[high]
+        pivot = max(min(a, b), min(max(a, b), c))
+        i, j = low, high
+        while i <= j:
+            while key[i] < pivot:
+                i += 1
+            while key[j] > pivot:
+                j -= 1
+            if i <= j:
+                x[i], x[j] = x[j], x[i]
+                y[i], y[j] = y[j], y[i]
+                z[i], z[j] = z[j], z[i]
+                order[i], order[j] = order[j], order[i]
+                i += 1
+                j -= 1
+        if middle <= j:
+            high = j
+        elif middle >= i:
+            low = i
+        else:
+            return
+
+
+@_simd
+def _extent(key, start, end):
+    low, high = key[start], key[start]
+    for i in range(start, end):
+        low = min(low, key[i])
+        high = max(high, key[i])
+    return low, high
+
+
+@_jit
+def split(x, y, z, order, first, leaves, count):
+    """Split a range of leaves at the middle of its longest side; returns the number of leaves on the left."""
+    left = (leaves + 1) >> 1
+    start, end = first * LEAF, min(count, (first + leaves) * LEAF)
+    (x0, x1), (y0, y1), (z0, z1) = _extent(x, start, end), _extent(y, start, end), _extent(z, start, end)
+    key = x
+    if y1 - y0 > x1 - x0 and y1 - y0 >= z1 - z0:
+        key = y
+    elif z1 - z0 > x1 - x0:
+        key = z
+    _partition(x, y, z, order, key, start, end, start + left * LEAF)
+    return left
+
+
+@_jit
+def build(x, y, z, order, leaf, root, first, leaves, count):
+    """Build the subtree whose root is node `root`, over `leaves` leaves from leaf `first` on."""
+    stack = np.empty((64, 3), np.int64)
+    stack[0, 0], stack[0, 1], stack[0, 2] = root, first, leaves
+    depth = 1
+    while depth > 0:
+        depth -= 1
+        node, first, leaves = stack[depth, 0], stack[depth, 1], stack[depth, 2]
+        leaf[node, 0], leaf[node, 1] = first, leaves
+        if leaves > 1:
+            left = split(x, y, z, order, first, leaves, count)
+            stack[depth, 0], stack[depth, 1], stack[depth, 2] = node + 2 * left, first + left, leaves - left
+            stack[depth + 1, 0], stack[depth + 1, 1], stack[depth + 1, 2] = node + 1, first, left
+            depth += 2
+
+
+@_jit
+def _add_point(total, dx, dy, dz):
+    """Add one point at (dx, dy, dz) from the origin of `total`."""
+    total[0] += 1.0
+    total[1] += dx
+    total[2] += dy
+    total[3] += dz
+    total[4] += dx * dx
+    total[5] += dy * dy
+    total[6] += dz * dz
+    total[7] += dx * dy
+    total[8] += dx * dz
+    total[9] += dy * dz
+
+
+@_jit
+def _add_shifted(total, m, dx, dy, dz):
+    """Add moments `m` to `total`, whose origin lies at (-dx, -dy, -dz) of the origin of `m`."""
+    n, sx, sy, sz = m[0], m[1], m[2], m[3]
+    total[0] += n
+    total[1] += sx + n * dx
+    total[2] += sy + n * dy
+    total[3] += sz + n * dz
+    total[4] += m[4] + dx * (2.0 * sx + n * dx)
+    total[5] += m[5] + dy * (2.0 * sy + n * dy)
+    total[6] += m[6] + dz * (2.0 * sz + n * dz)
+    total[7] += m[7] + dx * sy + dy * sx + n * dx * dy
+    total[8] += m[8] + dx * sz + dz * sx + n * dx * dz
+    total[9] += m[9] + dy * sz + dz * sy + n * dy * dz
+
+
+@_jit
+def summarise(x, y, z, leaf, box, moments, start, end, count):
+    """Tight boxes, and moments about the centres of these boxes, of nodes [start, end); children come first."""
+    for node in range(end - 1, start - 1, -1):
+        b, m = box[node], moments[node]
+        m[:] = 0.0
+        if leaf[node, 1] > 1:
+            left, right = node + 1, node + 2 * leaf[node + 1, 1]
+            for k in range(3):
+                b[k] = min(box[left, k], box[right, k])
+                b[k + 3] = max(box[left, k + 3], box[right, k + 3])
+            for child in (left, right):
+                c = box[child]
+                dx = 0.5 * (c[0] - b[0] + (c[3] - b[3]))
+                dy = 0.5 * (c[1] - b[1] + (c[4] - b[4]))
+                dz = 0.5 * (c[2] - b[2] + (c[5] - b[5]))
+                _add_shifted(m, moments[child], dx, dy, dz)
+            continue
+        low = leaf[node, 0] * LEAF
+        high = min(count, low + LEAF)
+        b[0], b[3] = _extent(x, low, high)
+        b[1], b[4] = _extent(y, low, high)
+        b[2], b[5] = _extent(z, low, high)
+        for i in range(low, high):
+            dx, dy, dz = x[i] - 0.5 * (b[0] + b[3]), y[i] - 0.5 * (b[1] + b[4]), z[i] - 0.5 * (b[2] + b[5])
+            _add_point(m, dx, dy, dz)
+
+
+@_simd
+def _classify(bounds, state, count, px, py, pz, near, far):
+    """Mark each box: 1 wholly inside the ball, 2 on its boundary, 0 outside."""
+    x0, y0, z0, x1, y1, z1 = bounds[0], bounds[1], bounds[2], bounds[3], bounds[4], bounds[5]
+    for j in range(count):
+        ax, ay, az = px - x0[j], py - y0[j], pz - z0[j]
+        bx, by, bz = x1[j] - px, y1[j] - py, z1[j] - pz
+        # a > 0 and b > 0: p lies between the faces; the nearest face is outside by max(-a, -b, 0)
+        nx, ny, nz = max(-ax, -bx, 0.0), max(-ay, -by, 0.0), max(-az, -bz, 0.0)
+        fx, fy, fz = max(ax, bx), max(ay, by), max(az, bz)
+        inside = fx * fx + fy * fy + fz * fz <= near
+        touched = nx * nx + ny * ny + nz * nz <= far
+        state[j] = 1.0 if inside else (2.0 if touched else 0.0)
+
+
+@_simd
+def _sum_boxes(sums, state, count, total):
+    """Add the moments of the boxes in state 1."""
+    s0, s1, s2, s3, s4, s5, s6, s7, s8, s9 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    a, b, c, d, e, f, g, h, i, k = (
+        sums[0],
+        sums[1],
+        sums[2],
+        sums[3],
+        sums[4],
+        sums[5],
+        sums[6],
+        sums[7],
+        sums[8],
+        sums[9],
+    )
+    for j in range(count):
+        inside = state[j] == 1.0
+        s0 += a[j] if inside else 0.0
+        s1 += b[j] if inside else 0.0
+        s2 += c[j] if inside else 0.0
+        s3 += d[j] if inside else 0.0
+        s4 += e[j] if inside else 0.0
+        s5 += f[j] if inside else 0.0
+        s6 += g[j] if inside else 0.0
+        s7 += h[j] if inside else 0.0
+        s8 += i[j] if inside else 0.0
+        s9 += k[j] if inside else 0.0
+    total[0] += s0
+    total[1] += s1
+    total[2] += s2
+    total[3] += s3
+    total[4] += s4
+    total[5] += s5
+    total[6] += s6
+    total[7] += s7
+    total[8] += s8
+    total[9] += s9
+
+
+@_simd
+def _sum_points(x, y, z, count, px, py, pz, r2, total):
+    """Add the moments, about p, of the points with distance <= r."""
+    s0, s1, s2, s3, s4, s5, s6, s7, s8, s9 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for j in range(count):
+        dx, dy, dz = x[j] - px, y[j] - py, z[j] - pz
+        xx, yy, zz = dx * dx, dy * dy, dz * dz
+        inside = xx + yy + zz <= r2
+        s0 += 1.0 if inside else 0.0
+        s1 += dx if inside else 0.0
+        s2 += dy if inside else 0.0
+        s3 += dz if inside else 0.0
+        s4 += xx if inside else 0.0
+        s5 += yy if inside else 0.0
+        s6 += zz if inside else 0.0
+        s7 += dx * dy if inside else 0.0
+        s8 += dx * dz if inside else 0.0
+        s9 += dy * dz if inside else 0.0
+    total[0] += s0
+    total[1] += s1
+    total[2] += s2
+    total[3] += s3
+    total[4] += s4
+    total[5] += s5
+    total[6] += s6
+    total[7] += s7
+    total[8] += s8
+    total[9] += s9
+
+
+@_jit
+def _flush(source, queries, start, end, count, r2, work):
+    """Sum the batched leaves for the queries [start, end): whole where inside, point by point on the boundary."""
+    names, bounds, sums, state, buffer, about_centre, about_query = (
+        work[0], work[1], work[2], work[3], work[4], work[6], work[7],
+    )
+    x, y, z = source[0], source[1], source[2]
+    bx, by, bz = buffer[0], buffer[1], buffer[2]
+    for q in range(start, end):
+        px, py, pz = queries[0][q], queries[1][q], queries[2][q]
+        _classify(bounds, state, count, px, py, pz, r2 * NEAR, r2 * FAR)
+        _sum_boxes(sums, state, count, about_centre[q - start])
+        filled = 0
+        for j in range(count):
+            if state[j] == 2.0:
+                first = names[j] * LEAF
+                for t in range(LEAF):
+                    bx[filled + t] = x[first + t]
+                    by[filled + t] = y[first + t]
+                    bz[filled + t] = z[first + t]
+                filled += LEAF
+        _sum_points(bx, by, bz, filled, px, py, pz, r2, about_query[q - start])
+
+
+@_jit
+def _walk(source, queries, start, end, near_box, r2, work):
+    """Moments of the points within the radius of each query in [start, end), all of which lie in `near_box`."""
+    leaf, box, moments = source[3], source[4], source[5]
+    names, bounds, sums, shared, about_centre, about_query = work[0], work[1], work[2], work[5], work[6], work[7]
+    x0, y0, z0, x1, y1, z1 = near_box[0], near_box[1], near_box[2], near_box[3], near_box[4], near_box[5]
+    cx, cy, cz = 0.5 * (x0 + x1), 0.5 * (y0 + y1), 0.5 * (z0 + z1)
+    shared[:] = 0.0
+    about_centre[:] = 0.0
+    about_query[:] = 0.0
+    count, node, nodes = 0, 0, leaf.shape[0]
+    while node < nodes:
+        b = box[node]
+        skip = 2 * leaf[node, 1] - 1
+        nx, ny, nz = max(b[0] - x1, x0 - b[3], 0.0), max(b[1] - y1, y0 - b[4], 0.0), max(b[2] - z1, z0 - b[5], 0.0)
+        if nx * nx + ny * ny + nz * nz > r2 * FAR:
+            node += skip
+            continue
+        dx, dy, dz = 0.5 * (b[0] + b[3]) - cx, 0.5 * (b[1] + b[4]) - cy, 0.5 * (b[2] + b[5]) - cz
+        fx, fy, fz = max(b[3] - x0, x1 - b[0]), max(b[4] - y0, y1 - b[1]), max(b[5] - z0, z1 - b[2])
+        if fx * fx + fy * fy + fz * fz <= r2 * NEAR:
+            _add_shifted(shared, moments[node], dx, dy, dz)
+            node += skip
+            continue
+        if skip == 1:
+            names[count] = leaf[node, 0]
+            bounds[:, count] = b
+            sums[:, count] = 0.0
+            _add_shifted(sums[:, count], moments[node], dx, dy, dz)
+            count += 1
+            if count == BATCH:
+                _flush(source, queries, start, end, count, r2, work)
+                count = 0
+        node += 1
+    _flush(source, queries, start, end, count, r2, work)
+    for q in range(end - start):
+        about_centre[q] += shared
+
+
+@_jit
+def _moments_about(source, px, py, pz, cx, cy, cz, r2, total):
+    """Moments about the point c of the points within the radius of p: one query alone, the careful way."""
+    x, y, z, leaf, box, moments = source
+    total[:] = 0.0
+    node, nodes = 0, leaf.shape[0]
+    while node < nodes:
+        b = box[node]
+        skip = 2 * leaf[node, 1] - 1
+        nx, ny, nz = max(b[0] - px, px - b[3], 0.0), max(b[1] - py, py - b[4], 0.0), max(b[2] - pz, pz - b[5], 0.0)
+        fx, fy, fz = max(b[3] - px, px - b[0]), max(b[4] - py, py - b[1]), max(b[5] - pz, pz - b[2])
+        if nx * nx + ny * ny + nz * nz > r2 * FAR:
+            node += skip
+        elif fx * fx + fy * fy + fz * fz <= r2 * NEAR:
+            dx, dy, dz = 0.5 * (b[0] + b[3]) - cx, 0.5 * (b[1] + b[4]) - cy, 0.5 * (b[2] + b[5]) - cz
+            _add_shifted(total, moments[node], dx, dy, dz)
+            node += skip
+        else:
+            if skip == 1:
+                for j in range(leaf[node, 0] * LEAF, (leaf[node, 0] + 1) * LEAF):
+                    dx, dy, dz = x[j] - px, y[j] - py, z[j] - pz
+                    if dx * dx + dy * dy + dz * dz <= r2:
+                        _add_point(total, x[j] - cx, y[j] - cy, z[j] - cz)
+            node += 1
+
+
+@_jit
+def _rotate(a, v, p, q):
+    """One Jacobi rotation that annuls a[p, q] of the symmetric matrix `a`; `v` collects the rotations."""
+    theta = 0.5 * (a[q, q] - a[p, p]) / a[p, q]
+    t = 1.0 / (abs(theta) + np.sqrt(theta * theta + 1.0))
+    t = -t if theta < 0.0 else t
+    c = 1.0 / np.sqrt(t * t + 1.0)
+    s = t * c
+    r = 3 - p - q
+    apr, aqr = a[p, r], a[q, r]
+    a[p, p] -= t * a[p, q]
+    a[q, q] += t * a[p, q]
+    a[p, q] = a[q, p] = 0.0
+    a[p, r] = a[r, p] = c * apr - s * aqr
+    a[q, r] = a[r, q] = s * apr + c * aqr
+    for k in range(3):
+        vp, vq = v[k, p], v[k, q]
+        v[k, p] = c * vp - s * vq
+        v[k, q] = s * vp + c * vq
+
+
+@_jit
+def _smallest_axis(m, a, v, axis):
+    """Write the unit eigenvector of the smallest eigenvalue to `axis`; returns the two larger eigenvalues.
+
+    Cyclic Jacobi (Jacobi 1846): as exact for repeated eigenvalues as for separate ones.
+    """
+    n = m[0]
+    ux, uy, uz = m[1] / n, m[2] / n, m[3] / n
+    a[0, 0], a[1, 1], a[2, 2] = m[4] / n - ux * ux, m[5] / n - uy * uy, m[6] / n - uz * uz
+    a[0, 1] = a[1, 0] = m[7] / n - ux * uy
+    a[0, 2] = a[2, 0] = m[8] / n - ux * uz
+    a[1, 2] = a[2, 1] = m[9] / n - uy * uz
+    v[:] = 0.0
+    v[0, 0] = v[1, 1] = v[2, 2] = 1.0
+    for _ in range(16):
+        off = a[0, 1] * a[0, 1] + a[0, 2] * a[0, 2] + a[1, 2] * a[1, 2]
+        if off <= 1e-34 * (a[0, 0] * a[0, 0] + a[1, 1] * a[1, 1] + a[2, 2] * a[2, 2]):
+            break
+        for p, q in ((0, 1), (0, 2), (1, 2)):
+            if a[p, q] != 0.0:
+                _rotate(a, v, p, q)
+    low = 0 if a[0, 0] <= a[1, 1] and a[0, 0] <= a[2, 2] else (1 if a[1, 1] <= a[2, 2] else 2)
+    axis[0], axis[1], axis[2] = v[0, low], v[1, low], v[2, low]
+    first, second = a[(low + 1) % 3, (low + 1) % 3], a[(low + 2) % 3, (low + 2) % 3]
+    return min(first, second), max(first, second)
+
+
+@_jit
+def _orient(axis, dx, dy, dz):
+    """Flip `axis` when it points against d; when it is perpendicular to d, make its largest component positive."""
+    dot = axis[0] * dx + axis[1] * dy + axis[2] * dz
+    if abs(dot) <= 1e-9 * (abs(dx) + abs(dy) + abs(dz)):
+        largest = max(abs(axis[0]), abs(axis[1]), abs(axis[2])) - 1e-9
+        k = 0 if abs(axis[0]) >= largest else (1 if abs(axis[1]) >= largest else 2)
+        dot = axis[k]
+    if dot < 0.0:
+        axis[0], axis[1], axis[2] = -axis[0], -axis[1], -axis[2]
+
+
+@_jit
+def normals_of_groups(source, queries, order, group_leaf, group_box, eye, fixed, r2, vectors, counts, degenerate):
+    """Normals of all queries of some groups of leaves of the query tree, written to the rows given by `order`.
+
+    Args:
+        source: tree of the surface: x, y, z, leaf, box, moments.
+        queries: coordinates (x, y, z) in the order of the query tree.
+        order: (n,) row of each query.
+        group_leaf, group_box: first leaf and number of leaves, and the box, of every group.
+        eye, fixed: the viewpoint; with `fixed` a direction shared by all points.
+        r2: squared radius.
+        vectors, counts, degenerate: the results, (n, 3), (n,) and (n,).
+    """
+    x, y, z = queries
+    size = GROUP * LEAF
+    names, state, shared = np.empty(BATCH, np.int64), np.empty(BATCH), np.empty(10)
+    bounds, sums, buffer = np.empty((6, BATCH)), np.empty((10, BATCH)), np.empty((3, BATCH * LEAF))
+    about_centre, about_query = np.empty((size, 10)), np.empty((size, 10))
+    work = (names, bounds, sums, state, buffer, shared, about_centre, about_query)
+    total, axis, a, v = np.empty(10), np.empty(3), np.empty((3, 3)), np.empty((3, 3))
+    for g in range(len(group_leaf)):
+        start = group_leaf[g, 0] * LEAF
+        end = min(len(order), start + group_leaf[g, 1] * LEAF)
+        b = group_box[g]
+        _walk(source, queries, start, end, b, r2, work)
+        for q in range(start, end):
+            row, part = order[q], about_centre[q - start]
+            dx, dy, dz = 0.5 * (b[0] + b[3]) - x[q], 0.5 * (b[1] + b[4]) - y[q], 0.5 * (b[2] + b[5]) - z[q]
+            total[:] = about_query[q - start]
+            scale = part[4] + part[5] + part[6] + part[0] * (dx * dx + dy * dy + dz * dz) + total[4] + total[5] + total[6]
+            _add_shifted(total, part, dx, dy, dz)
+            n = total[0]
+            counts[row] = np.int64(n)
+            vectors[row] = 0.0
+            degenerate[row] = True
+            if n < 3.0:
+                continue
+            middle, high = _smallest_axis(total, a, v, axis)
+            if n * high <= 1e-8 * scale:  # all neighbours close together and far from the origin of the sums
+                cx, cy, cz = x[q] + total[1] / n, y[q] + total[2] / n, z[q] + total[3] / n
+                _moments_about(source, x[q], y[q], z[q], cx, cy, cz, r2, total)
+                middle, high = _smallest_axis(total, a, v, axis)
+            rounding = 1e-15 * (abs(x[q]) + abs(y[q]) + abs(z[q]))
+            if middle <= COLLINEAR * high or high <= rounding * rounding:
+                continue
+            degenerate[row] = False
+            if fixed:
+                _orient(axis, eye[0], eye[1], eye[2])
+            else:
+                _orient(axis, eye[0] - x[q], eye[1] - y[q], eye[2] - z[q])
+            vectors[row, 0], vectors[row, 1], vectors[row, 2] = axis[0], axis[1], axis[2]
+
+
+@_jit
+def groups(leaf):
+    """Numbers of the largest subtrees of at most GROUP leaves, in tree order."""
+    found = np.empty(len(leaf), np.int64)
+    count, node = 0, 0
+    while node < len(leaf):
+        if leaf[node, 1] <= GROUP:
+            found[count] = node
+            count += 1
+            node += 2 * leaf[node, 1] - 1
+        else:
+            node += 1
+    return found[:count].copy()

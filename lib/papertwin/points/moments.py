@@ -1,0 +1,65 @@
+"""Normals at several radii of one cloud: builds the trees, hands the work to threads or to the accelerator."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from papertwin.points import kernels
+from papertwin.points.tree import MomentTree, build_tree, in_threads
+from papertwin.training.device import thread_count
+
+
+class Found(NamedTuple):
+    """Normals of n points: (n, 3) float64 vectors, (n,) int64 counts, (n,) bool degenerate."""
+
+    vectors: np.ndarray
+    counts: np.ndarray
+    degenerate: np.ndarray
+
+
+def normals_at(
+    points: np.ndarray,
+    radii: list[float],
+    surfaces: list[np.ndarray | None],
+    eye: tuple[np.ndarray, bool],
+    device: Any = None,
+) -> list[Found]:
+    """Normals at `points` for each radius; one tree serves all radii whose surface is the cloud itself.
+
+    Args:
+        points: (n, 3) checked coordinates.
+        radii: radii, each > 0.
+        surfaces: for each radius the (m, 3) points that are searched, None for `points`.
+        eye: viewpoint, and whether it is a direction.
+        device: torch device; sums run on it when it is CUDA, otherwise in threads on the CPU.
+    """
+    if device is not None and device.type == "cuda":
+        from papertwin.points import moments_torch
+
+        return [
+            moments_torch.normals_at(points, radius, surface, eye, device)
+            for radius, surface in zip(radii, surfaces, strict=True)
+        ]
+    queries = build_tree(points)
+    return [
+        _search(queries, queries if surface is None else build_tree(surface), radius, eye)
+        for radius, surface in zip(radii, surfaces, strict=True)
+    ]
+
+
+def _search(queries: MomentTree, searched: MomentTree, radius: float, eye: tuple[np.ndarray, bool]) -> Found:
+    """Sum and fit in blocks of neighbouring groups; each thread takes the next block when free."""
+    count = len(queries.order)
+    found = Found(np.empty((count, 3)), np.empty(count, np.int64), np.empty(count, np.bool_))
+    nodes = queries.groups()
+    size = min(256, max(16, len(nodes) // (32 * thread_count())))
+    places = queries.x, queries.y, queries.z
+
+    def block(start: int) -> None:
+        part = nodes[start : start + size]
+        kernels.normals_of_groups(
+            searched.source, places, queries.order, queries.leaf[part], queries.box[part], *eye, radius * radius, *found
+        )
+
+    in_threads(block, range(0, len(nodes), size))
+    return found

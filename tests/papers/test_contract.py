@@ -1,0 +1,57 @@
+"""What every paper of the repository owes: a ledger, typed parameters, data that exist, rules fixed in words."""
+
+import dataclasses
+import importlib
+
+import pytest
+
+from papertwin import ledger
+from papertwin.data import registry
+
+PAPERS = ledger.slugs()
+
+
+@pytest.mark.parametrize("slug", PAPERS)
+def test_profiles_fit_the_typed_parameters(slug):
+    book = ledger.load(slug)
+    params_type = importlib.import_module(f"papertwin.papers.{slug}").Params
+    assert params_type.__dataclass_params__.frozen
+    names = {field.name for field in dataclasses.fields(params_type)}
+    assert {"profile", "device", "seed"} <= names
+    for profile in book.profiles:
+        values = book.parameters(profile)
+        assert set(values) == names - {"profile", "device", "seed"}
+        from pydantic import TypeAdapter
+
+        TypeAdapter(params_type).validate_python({**values, "profile": profile}, strict=True)
+
+
+@pytest.mark.parametrize("slug", PAPERS)
+def test_three_profiles_and_the_quick_budget(slug):
+    book = ledger.load(slug)
+    assert set(book.profiles) == set(ledger.PROFILES)
+    quick = book.profiles["quick"]
+    assert quick.minutes <= 2
+    assert quick.memory_gb <= 6
+    assert quick.device == "cpu"
+
+
+@pytest.mark.parametrize("slug", PAPERS)
+def test_named_data_sets_are_registered_and_quick_needs_only_vendored_ones(slug):
+    book = ledger.load(slug)
+    for name, profile in book.profiles.items():
+        for data_set in profile.data:
+            kind = registry.describe(data_set).kind
+            assert name != "quick" or kind == "vendored"
+
+
+@pytest.mark.parametrize("slug", PAPERS)
+def test_words_are_there(slug):
+    book = ledger.load(slug)
+    assert len(book.paper.idea) > 80
+    for exhibit in book.exhibits:
+        assert len(exhibit.caption) > 10
+        assert exhibit.source
+    for claim in book.claims:
+        assert len(claim.rule.text) > 20
+        assert claim.published
