@@ -19,10 +19,9 @@ help:
 setup:
 	@$(PYTHON) lib/bootstrap.py
 
-# The report is written even if a paper failed; the exit code still tells of the failure.
+# `papertwin run` writes the report too, also when a paper failed; its exit code tells of the failure.
 figures: setup
-	@MPLBACKEND=Agg $(BIN)/papertwin run $(PAPERS) $(ARGS); status=$$?; \
-	$(BIN)/papertwin report || exit; exit $$status
+	@MPLBACKEND=Agg $(BIN)/papertwin run $(PAPERS) $(ARGS)
 
 test: setup
 	@MPLBACKEND=Agg $(BIN)/python -m pytest tests $(ARGS)
@@ -30,8 +29,8 @@ test: setup
 lab: setup
 	@$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
-# In a temporary environment of Python 3.11, the oldest version supported, so that every pin is valid for the later ones:
-# installs the newest versions that pyproject.toml admits, with the extra `test`, and pins everything that came with them.
+# In a temporary environment, for Python 3.11.0 (the oldest supported, so that every pin serves the later ones too): asks
+# pip for the newest versions that pyproject.toml admits, with the extra `test`, and pins all of them. Needs Python 3.11.
 lock:
 	@$(PYTHON) lib/bootstrap.py --lock
 

@@ -10,8 +10,8 @@ import argparse
 import contextlib
 import hashlib
 import importlib.util
+import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 OLDEST, NEWEST = (3, 11), (3, 14)  # the Python versions for which every pinned package has a wheel
+LOCKED_FOR = "3.11.0"
 SPACE_GB = 5
 STAMP = "papertwin.stamp"
 PROBE = "import sys, venv, ensurepip; print(*sys.version_info[:2])"
@@ -26,12 +27,13 @@ TWINS = {  # one package in two builds: which one a machine gets, as in pyprojec
     "open3d-cpu": "sys_platform == 'linux' and platform_machine == 'x86_64'",
     "open3d": "sys_platform != 'linux' or platform_machine != 'x86_64'",
 }
-OMITTED = ("nvidia-", "cuda-", "triton", "pip=", "papertwin")  # torch's GPU build names its own exact versions
+OMITTED = ("nvidia-", "cuda-", "triton", "papertwin")  # torch's GPU build names its own exact versions
 HEADER = """\
 # Exact versions of everything that PaperTwin runs and is tested with.
-# Written by `make lock` (lib/bootstrap.py --lock): a fresh Python 3.11 environment, `pip install .[test] setuptools`,
-# then `pip freeze`. Do not edit by hand. torch carries no local version: pip takes the CPU or the GPU build that the
-# machine's own pip configuration offers. A package needed only on another system or Python follows its parent's bounds.
+# Written by `make lock` (lib/bootstrap.py --lock): what pip chooses in a fresh environment for pyproject.toml with the
+# extra `test`, and setuptools, under Python 3.11.0, so that each version serves every later Python as well.
+# Do not edit by hand. torch carries no local version: pip takes the CPU or the GPU build that the machine's own pip
+# configuration offers. A package needed only on another system or Python follows the bounds of what needs it.
 """
 
 
@@ -117,7 +119,7 @@ def explain_python(own, newest) -> str:
             f"On Debian or Ubuntu install it with: sudo apt-get install python{own[0]}.{own[1]}-venv\n{conda}"
         )
     return (
-        f"PaperTwin needs Python {OLDEST[0]}.{OLDEST[1]} to {newest[0]}.{newest[1]} with the modules venv and ensurepip.\n"
+        "PaperTwin needs Python {}.{} to {}.{} ".format(*OLDEST, *newest) + "with the modules venv and ensurepip.\n"
         f"Got Python {own[0]}.{own[1]} ({sys.executable}), and no python3.x on PATH fits.\n"
         f"Install one, for example: sudo apt-get install python3.11 python3.11-venv, or from python.org,\n{conda}"
     )
@@ -140,8 +142,8 @@ def create(venv: Path) -> None:
     say(f"creating {venv.name}")
     if call(python, "-m", "venv", "--clear", venv) != 0:
         raise SetupError(
-            f"`{python} -m venv` failed; its message is above.\nCheck that {venv.parent} can be written and that the module "
-            "ensurepip works (Debian and Ubuntu: package python3-venv)."
+            f"`{python} -m venv` failed; its message is above.\nCheck that {venv.parent} can be written "
+            "and that the module ensurepip works (Debian and Ubuntu: package python3-venv)."
         )
 
 
@@ -203,32 +205,34 @@ def alone():
         yield
 
 
-def lock_text(frozen: str) -> str:
-    """Turn the output of `pip freeze` into the text of requirements.lock."""
+def lock_text(pins: dict) -> str:
+    """Turn resolved packages, name → version, into the text of requirements.lock."""
     lines = []
-    for line in frozen.splitlines():
-        if line.startswith(("#", "-e")) or " @ " in line or line.lower().startswith(OMITTED):
-            continue
-        name, _, version = re.sub(r"\+[\w.]+$", "", line.strip()).partition("==")
+    for name, version in pins.items():
+        public = version.partition("+")[0]
         if name.lower() in TWINS:
-            lines += [f"{twin}=={version}; {marker}" for twin, marker in TWINS.items()]
-        else:
-            lines.append(f"{name}=={version}")
+            lines += [f"{twin}=={public}; {marker}" for twin, marker in TWINS.items()]
+        elif not name.lower().startswith(OMITTED):
+            lines.append(f"{name}=={public}")
     return HEADER + "\n".join(sorted(lines, key=str.lower)) + "\n"
 
 
 def write_lock(root: Path) -> None:
-    """Resolve the newest versions that pyproject.toml admits in a fresh environment and pin them all."""
+    """Resolve the newest versions that pyproject.toml admits, in a fresh environment, and pin them all."""
     chosen = find_python(newest=OLDEST)
     with tempfile.TemporaryDirectory() as folder:
-        venv = Path(folder) / "lock"
+        venv, report = Path(folder) / "lock", Path(folder) / "report.json"
         if call(chosen, "-m", "venv", venv) != 0:
             raise SetupError(f"`{chosen} -m venv` failed; its message is above.")
         python = venv_python(venv)
-        install(python, "setuptools", f"{root}[test]")
-        text = lock_text(answer(python, "-m", "pip", "freeze", "--all"))
-        (root / "requirements.lock.part").write_text(text, encoding="utf-8")
-        (root / "requirements.lock.part").replace(root / "requirements.lock")
+        install(python, "--upgrade", "pip")
+        resolve = ["--dry-run", "--ignore-installed", "--report", report, "--target", Path(folder) / "none"]
+        resolve += ["--only-binary=:all:", "--implementation", "cp", "--python-version", LOCKED_FOR]
+        install(python, "--quiet", *resolve, "setuptools", f"{root}[test]")
+        found = json.loads(report.read_text(encoding="utf-8"))["install"]
+    partial = root / "requirements.lock.part"
+    partial.write_text(lock_text({p["metadata"]["name"]: p["metadata"]["version"] for p in found}), encoding="utf-8")
+    partial.replace(root / "requirements.lock")
     say("requirements.lock is new; run `make test` before you commit it")
 
 

@@ -43,9 +43,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     except ImportError as error:
         raise SystemExit(f"This script needs laspy to read the tile ({error}): pip install laspy") from error
     las = laspy.read(path)
-    wkt = next(
-        vlr.string for vlr in las.header.vlrs if isinstance(vlr, laspy.vlrs.known.WktCoordinateSystemVlr)
-    )
+    wkt = next(vlr.string for vlr in las.header.vlrs if isinstance(vlr, laspy.vlrs.known.WktCoordinateSystemVlr))
     unit = re.findall(r'UNIT\["([^"]+)"', wkt)[-1]
     if unit not in UNITS:
         raise SystemExit(f"{path.name}: the linear unit is {unit!r}, expected one of {sorted(UNITS)}")

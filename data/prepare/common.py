@@ -33,9 +33,7 @@ def sha256(path: Path) -> str:
 
 def archive_argument(description: str) -> Path | None:
     """Read the one option of every script: an archive downloaded earlier, instead of a download."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--archive", type=Path, help="use this file instead of downloading the package")
     return parser.parse_args().archive
 
@@ -94,8 +92,7 @@ def register(name: str, about: dict[str, str], files: list[Path]) -> None:
     """
     sets = tomllib.loads(REGISTRY.read_text(encoding="utf8")) if REGISTRY.exists() else {}
     rows = [
-        {"path": f.relative_to(DATA).as_posix(), "sha256": sha256(f), "bytes": f.stat().st_size}
-        for f in sorted(files)
+        {"path": f.relative_to(DATA).as_posix(), "sha256": sha256(f), "bytes": f.stat().st_size} for f in sorted(files)
     ]
     sets[name] = {**about, "files": rows}
     text = HEADER + "".join(_table(key, sets[key]) for key in sorted(sets))
@@ -106,9 +103,7 @@ def register(name: str, about: dict[str, str], files: list[Path]) -> None:
 def _table(name: str, table: dict) -> str:
     lines = ["", f"[{name}]"]
     # a JSON string without control characters is also a TOML basic string
-    lines += [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items() if key != "files"
-    ]
+    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items() if key != "files"]
     for row in table.get("files", []):
         lines += ["", f"[[{name}.files]]"]
         lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in row.items()]

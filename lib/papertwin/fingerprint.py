@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import re
 import tomllib
@@ -10,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from papertwin import cells, files, imports, paths
-from papertwin.errors import DataError
+
+if TYPE_CHECKING:
+    from papertwin.data.registry import Registry
 
 PAPERS = f"{imports.ROOT}.papers"
 
@@ -32,7 +33,7 @@ def fingerprint(slug: str, notebook: Path, values: Mapping[str, Any], data_sets:
 
     Raises:
         RunError: the notebook cannot be read.
-        DataError: the data registry cannot be read.
+        DataError: a data set is not registered, or the registry cannot be read.
     """
     inputs = {
         "notebook": [[cell.kind, cell.source, list(cell.tags)] for cell in cells.read(notebook)],
@@ -66,36 +67,26 @@ def sources(slug: str, notebook: Path) -> list[Path]:
     return sorted(path.relative_to(paths.PACKAGE) for path in found)
 
 
-def data_state(name: str, registry: Path | None = None) -> Any:
+def data_state(name: str, sets: "Registry | None" = None) -> Any:
     """Describe a data set as the registry pins it; of an optional set, also which of its files are there now.
 
     Args:
-        name: the set's name; one that is not registered is described as None.
-        registry: the registry file, by default the repository's.
+        name: the set's name.
+        sets: the registry, by default the repository's.
 
     Raises:
-        DataError: the registry is missing or malformed.
+        DataError: no such set, or the registry is missing or malformed.
     """
-    entry = _registry(registry or paths.root() / paths.MARKER).get(name)
-    if entry is None:
-        return None
-    pinned = sorted([file.get("path", ""), file.get("sha256", "")] for file in entry.get("files", []))
-    return [pinned, _local_files(entry.get("folder", name)) if entry.get("kind") == "optional" else []]
+    from papertwin.data import registry
+
+    sets = sets or registry.default()
+    entry = sets.describe(name)
+    pinned = sorted([file.path, file.sha256] for file in entry.files)
+    return [pinned, _listing(sets.local(name)) if entry.kind == "optional" else []]
 
 
-def _registry(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"Cannot read the data registry {path}: {error}. Restore it from git.") from error
-
-
-def _local_files(folder: str) -> list[list[Any]]:
-    chosen = os.environ.get("PAPERTWIN_DATA")
-    base = (Path(chosen).expanduser() if chosen else paths.root() / "data" / "local") / folder
-    if not base.is_dir():
-        return []
-    listed = ((p.relative_to(base).as_posix(), p.stat()) for p in sorted(base.rglob("*")) if p.is_file())
+def _listing(folder: Path) -> list[list[Any]]:
+    listed = ((p.relative_to(folder).as_posix(), p.stat()) for p in sorted(folder.rglob("*")) if p.is_file())
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in listed]
 
 

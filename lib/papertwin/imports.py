@@ -1,17 +1,19 @@
 """Which module of PaperTwin imports which, read from the source text without importing anything.
 
 An import inside a function counts as well, and so does a module that is named in a string (lazy imports): better one
-file too many in a fingerprint than one too few.
+file too many in a fingerprint than one too few. What only a type checker sees (`if TYPE_CHECKING:`) does not count.
 """
 
 import ast
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 from papertwin import paths
 
 ROOT = "papertwin"
+LAZY_NAME = re.compile(rf"({ROOT})?(\.\w+)+")
 
 
 @cache
@@ -37,16 +39,27 @@ def imported_names(source: str, package: str) -> set[str]:
         tree = ast.parse(source)
     except SyntaxError:
         return names  # running or importing it says so, and where
-    for node in ast.walk(tree):
+    for node in _executed(tree):
         match node:
             case ast.Import():
                 names.update(alias.name for alias in node.names)
             case ast.ImportFrom():
                 base = _absolute("." * node.level + (node.module or ""), package)
                 names.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
-            case ast.Constant(value=str(text)) if text.startswith((f"{ROOT}.", ".")) and " " not in text:
+            case ast.Constant(value=str(text)) if LAZY_NAME.fullmatch(text):
                 names.add(_absolute(text, package))
     return names
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield every node below one, without the bodies of `if TYPE_CHECKING:`."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            for other in child.orelse:
+                yield from _executed(other)
+        else:
+            yield from _executed(child)
 
 
 def _absolute(name: str, package: str) -> str:

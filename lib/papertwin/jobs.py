@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from papertwin import fingerprint, ledger, parameters, paths
-from papertwin.errors import ParameterError
+from papertwin.errors import LedgerError, PaperTwinError, ParameterError
 from papertwin.run import address
-from papertwin.runner import Job
+from papertwin.runner import Failure, Job, Outcome
 
 PATIENCE = 10  # a run may take this many times the minutes that its ledger announces …
 LEAST_MINUTES = 10.0  # … and never less than this
@@ -31,7 +31,7 @@ class Options:
 
 def declared(slug: str) -> list[parameters.Parameter]:
     """Read what a paper's notebook declares."""
-    return parameters.read(paths.notebook(slug))
+    return parameters.read_parameters(paths.notebook(slug))
 
 
 def from_texts(slug: str, assignments: Sequence[str], options: Options) -> Job:
@@ -54,7 +54,7 @@ def build(book: ledger.Ledger, overrides: Mapping[str, Any], options: Options) -
         RunError: the notebook cannot be read.
     """
     notebook: Path = paths.notebook(book.slug)
-    known = parameters.read(notebook)
+    known = parameters.read_parameters(notebook)
     values, kept = parameters.resolve(book, options.profile, overrides, known)
     defaults = {parameter.name: parameter.default for parameter in known}
     if missing := sorted({"profile", "device", "seed"} - set(defaults)):
@@ -74,3 +74,50 @@ def build(book: ledger.Ledger, overrides: Mapping[str, Any], options: Options) -
         exclusive=book.paper.exclusive,
         timeout=options.timeout or 60 * max(LEAST_MINUTES, PATIENCE * profile.minutes),
     )
+
+
+def collect(slugs: Sequence[str], assignments: Sequence[str], options: Options) -> tuple[list[Job], list[Outcome]]:
+    """Build the jobs of several papers; one that cannot be built does not stop the others.
+
+    Args:
+        slugs: papers, hyphens allowed; all that have a ledger if empty.
+        assignments: `-p` texts, which every one of the papers must know.
+        options: profile, device and time limit.
+
+    Returns:
+        The jobs, and a failed outcome for each paper whose own files are at fault.
+
+    Raises:
+        LedgerError: a slug that is no paper.
+        ParameterError: an assignment that one of the papers does not accept.
+        PaperTwinError: the only paper asked for cannot be built.
+    """
+    names = list(dict.fromkeys(slug.replace("-", "_") for slug in slugs)) or ledger.slugs()
+    if unknown := sorted(set(names) - set(ledger.slugs())):
+        raise LedgerError(
+            f"No paper is called {', '.join(unknown)}. Known papers: {', '.join(ledger.slugs()) or 'none yet'}."
+        )
+    todo, broken = [], []
+    for name in names:
+        try:
+            todo.append(from_texts(name, assignments, options))
+        except PaperTwinError as error:
+            if assignments or len(names) == 1:
+                raise
+            broken.append(Outcome(name, "failed", failure=Failure("setup", str(error))))
+    return todo, broken
+
+
+def require_plain(todo: Sequence[Job]) -> None:
+    """Refuse to store a notebook that was not run with its own parameters.
+
+    Raises:
+        ParameterError: a job has other parameters than the notebook.
+    """
+    for job in todo:
+        if job.parameters:
+            changed = ", ".join(f"{name}={value!r}" for name, value in job.parameters.items())
+            raise ParameterError(
+                f"--update stores plain quick runs only; {job.slug} would run with {changed}. "
+                "Leave these options away, or change the defaults in the notebook."
+            )

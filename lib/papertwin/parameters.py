@@ -100,8 +100,6 @@ def annotation_type(node: ast.expr) -> Any:
         ValueError: the annotation is outside the vocabulary.
     """
     match node:
-        case ast.Constant(value=str(text)):
-            return annotation_type(ast.parse(text, mode="eval").body)
         case ast.Name(id=name) if name in SCALARS:
             return SCALARS[name]
         case ast.Subscript(value=ast.Name(id="list"), slice=item):
@@ -113,7 +111,7 @@ def annotation_type(node: ast.expr) -> Any:
     raise ValueError(f"type {ast.unparse(node)!r} is not one of {TYPES}")
 
 
-def read(notebook: Path) -> list[Parameter]:
+def read_parameters(notebook: Path) -> list[Parameter]:
     """Read the cell tagged `parameters` of a notebook.
 
     Raises:
@@ -179,11 +177,21 @@ def _parse_line(line: str, node: ast.stmt | None, comment: str) -> Parameter:
         default = ast.literal_eval(node.value)
     except ValueError:
         raise ValueError(f"the value {ast.unparse(node.value)!r} is not a literal") from None
-    annotation_type(node.annotation)
-    quoted = isinstance(node.annotation, ast.Constant)
-    annotation = node.annotation.value if quoted else ast.unparse(node.annotation)  # type: ignore[attr-defined]
+    annotation = _annotation(node.annotation)
     parameter = Parameter(node.target.id, annotation, default, comment)
     return Parameter(node.target.id, annotation, parameter.check(default), comment)
+
+
+def _annotation(node: ast.expr) -> str:
+    """Return the annotation as text, with double quotes, after checking that it is one we know."""
+    written = node
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        written = ast.parse(node.value, mode="eval").body
+    elif any(isinstance(part, ast.Name) and part.id == "Literal" for part in ast.walk(node)):
+        text = ast.unparse(node).replace("'", '"')
+        raise ValueError(f"this cell comes before every import, so write the type in quotes: '{text}'")
+    annotation_type(written)
+    return ast.unparse(written).replace("'", '"')
 
 
 def parse_overrides(assignments: Iterable[str], parameters: Sequence[Parameter]) -> dict[str, Any]:

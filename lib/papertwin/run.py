@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import psutil
 from pydantic import TypeAdapter, ValidationError
@@ -90,13 +90,27 @@ def _resolve(book: ledger.Ledger, params_type: type, namespace: Mapping[str, Any
     if given["seed"] != params_type.seed:
         overrides["seed"] = given["seed"]
     values = {**given, **chosen, **overrides}
-    try:
-        adapter = TypeAdapter(params_type)
-        return adapter.validate_python(values, strict=True), overrides
-    except ValidationError as error:
-        lines = [f"  {e['loc'][-1]}: got {e['input']!r}; {e['msg'].lower()}" for e in error.errors()]
-        message = f"{book.slug}: parameters of the wrong type or value:\n" + "\n".join(lines)
-        raise ParameterError(message + "\nCorrect the parameters cell or the -p option.") from error
+    return typed(book.slug, params_type, values), overrides
+
+
+def typed(slug: str, params_type: type, values: Mapping[str, Any]) -> Any:
+    """Build a paper's Params from plain values, each checked strictly against its annotation.
+
+    Raises:
+        ParameterError: one or more values have the wrong type; the message names every one.
+    """
+    wrong = []
+    for name, annotation in get_type_hints(params_type).items():
+        try:
+            TypeAdapter(annotation).validate_python(values[name], strict=True)
+        except ValidationError as error:
+            wrong.append(f"  {name}: got {values[name]!r}; {error.errors()[0]['msg'].lower()}")
+    if wrong:
+        lines = "\n".join(wrong)
+        raise ParameterError(
+            f"{slug}: parameters of the wrong type or value:\n{lines}\nCorrect the parameters cell or the -p option."
+        )
+    return params_type(**values)
 
 
 class Claims:

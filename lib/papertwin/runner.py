@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,7 +161,7 @@ class _Session:
                 for job in jobs:
                     futures.setdefault(job.address, pool.submit(self.attend, job, threads))
                 # a plain wait in the main thread would hold back signals on some platforms
-                while wait(futures.values(), timeout=1, return_when=FIRST_EXCEPTION).not_done:
+                while wait(futures.values(), timeout=1).not_done:
                     pass
             except BaseException:
                 self.stop.set()
@@ -224,7 +224,7 @@ class _Session:
         }
         files.write_json(output.staging / "job.json", description)
         failure = None
-        with _child(output.staging, self.children) as process, _deadline(process.pid, job.timeout):
+        with _child(output.staging, self.children) as process, _deadline(process.pid, job.timeout) as expired:
             if self.stop.is_set():  # asked to stop between its start and its registration
                 kill_tree(process.pid)
             for line in process.stdout or ():
@@ -235,6 +235,8 @@ class _Session:
                 elif entry["event"] == "failed":
                     failure = Failure(**{name: entry[name] for name in entry if name != "event"})
             code = process.wait()
+        if expired.is_set() and failure is None:
+            return Failure("timeout", f"not finished after {job.timeout} seconds, and did not react")
         return failure if failure or code == 0 else _crash(code, output.staging / "log.txt")
 
 
@@ -263,14 +265,20 @@ def _child(staging: Path, children: set[int]) -> Iterator[subprocess.Popen[str]]
 
 
 @contextmanager
-def _deadline(pid: int, timeout: float | None) -> Iterator[None]:
-    """Kill a process that has not even reported its timeout."""
-    timer = threading.Timer((timeout or 0) + GRACE, kill_tree, [pid])
+def _deadline(pid: int, timeout: float | None) -> Iterator[threading.Event]:
+    """Kill a process that has not even reported its timeout; the event yielded tells whether that was needed."""
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        kill_tree(pid)
+
+    timer = threading.Timer((timeout or 0) + GRACE, expire)
     timer.daemon = True
     if timeout is not None:
         timer.start()
     try:
-        yield
+        yield expired
     finally:
         timer.cancel()
 

@@ -11,17 +11,23 @@ from typing import Any
 _HOMES = {
     "Box": "cloud",
     "Frame": "kitti",
-    "Normals": "normals",
+    "Normals": "difference",
+    "ObjectMatch": "segments",
     "PointCloud": "cloud",
-    "difference_of_normals": "normals",
+    "Segmentation": "segments",
+    "difference_of_normals": "difference",
     "euclidean_clusters": "clusters",
-    "normals": "normals",
+    "match_objects": "segments",
+    "normals": "difference",
     "points_in_box": "boxes",
+    "precision": "segments",
+    "read_boxes": "annotations",
     "read_cloud": "readers",
     "read_kitti": "kitti",
+    "segment": "segments",
     "voxel_centroids": "voxels",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -112,9 +112,10 @@ def _as_array(points: Any, name: str) -> np.ndarray:
 
 
 def _check_finite(array: np.ndarray, name: str) -> None:
-    if np.abs(array).max() <= LARGEST:  # one pass; False for NaN as well
+    limit = min(LARGEST, float(np.finfo(array.dtype).max))
+    if np.abs(array).max() <= limit:  # False for NaN as well
         return
-    bad = ~(np.abs(array) <= LARGEST).all(axis=1)
+    bad = ~(np.abs(array) <= limit).all(axis=1)
     first = int(np.argmax(bad))
     raise InputError(
         f"{name}: {int(bad.sum())} of {len(array)} rows hold NaN, infinite or absurdly large coordinates, the first is "

@@ -244,7 +244,13 @@ def _sum_points(x, y, z, count, px, py, pz, r2, total):
 def _flush(source, queries, start, end, count, r2, work):
     """Sum the batched leaves for the queries [start, end): whole where inside, point by point on the boundary."""
     names, bounds, sums, state, buffer, about_centre, about_query = (
-        work[0], work[1], work[2], work[3], work[4], work[6], work[7],
+        work[0],
+        work[1],
+        work[2],
+        work[3],
+        work[4],
+        work[6],
+        work[7],
     )
     x, y, z = source[0], source[1], source[2]
     bx, by, bz = buffer[0], buffer[1], buffer[2]
@@ -352,7 +358,7 @@ def _rotate(a, v, p, q):
 
 @_jit
 def _smallest_axis(m, a, v, axis):
-    """Write the unit eigenvector of the smallest eigenvalue to `axis`; returns the two larger eigenvalues.
+    """Write the unit eigenvector of the smallest eigenvalue to `axis`; returns the eigenvalues, ascending.
 
     Cyclic Jacobi (Jacobi 1846): as exact for repeated eigenvalues as for separate ones.
     """
@@ -374,7 +380,7 @@ def _smallest_axis(m, a, v, axis):
     low = 0 if a[0, 0] <= a[1, 1] and a[0, 0] <= a[2, 2] else (1 if a[1, 1] <= a[2, 2] else 2)
     axis[0], axis[1], axis[2] = v[0, low], v[1, low], v[2, low]
     first, second = a[(low + 1) % 3, (low + 1) % 3], a[(low + 2) % 3, (low + 2) % 3]
-    return min(first, second), max(first, second)
+    return a[low, low], min(first, second), max(first, second)
 
 
 @_jit
@@ -390,7 +396,7 @@ def _orient(axis, dx, dy, dz):
 
 
 @_jit
-def normals_of_groups(source, queries, order, group_leaf, group_box, eye, fixed, r2, vectors, counts, degenerate):
+def normals_of_groups(source, queries, order, group_leaf, group_box, eye, fixed, r2, vectors, counts, gaps):
     """Normals of all queries of some groups of leaves of the query tree, written to the rows given by `order`.
 
     Args:
@@ -400,7 +406,7 @@ def normals_of_groups(source, queries, order, group_leaf, group_box, eye, fixed,
         group_leaf, group_box: first leaf and number of leaves, and the box, of every group.
         eye, fixed: the viewpoint; with `fixed` a direction shared by all points.
         r2: squared radius.
-        vectors, counts, degenerate: the results, (n, 3), (n,) and (n,).
+        vectors, counts, gaps: the results, (n, 3), (n,) and (n,); the gap of a point without a normal is -1.
     """
     x, y, z = queries
     size = GROUP * LEAF
@@ -418,23 +424,25 @@ def normals_of_groups(source, queries, order, group_leaf, group_box, eye, fixed,
             row, part = order[q], about_centre[q - start]
             dx, dy, dz = 0.5 * (b[0] + b[3]) - x[q], 0.5 * (b[1] + b[4]) - y[q], 0.5 * (b[2] + b[5]) - z[q]
             total[:] = about_query[q - start]
-            scale = part[4] + part[5] + part[6] + part[0] * (dx * dx + dy * dy + dz * dz) + total[4] + total[5] + total[6]
+            scale = (
+                part[4] + part[5] + part[6] + part[0] * (dx * dx + dy * dy + dz * dz) + total[4] + total[5] + total[6]
+            )
             _add_shifted(total, part, dx, dy, dz)
             n = total[0]
             counts[row] = np.int64(n)
             vectors[row] = 0.0
-            degenerate[row] = True
+            gaps[row] = -1.0
             if n < 3.0:
                 continue
-            middle, high = _smallest_axis(total, a, v, axis)
+            low, middle, high = _smallest_axis(total, a, v, axis)
             if n * high <= 1e-8 * scale:  # all neighbours close together and far from the origin of the sums
                 cx, cy, cz = x[q] + total[1] / n, y[q] + total[2] / n, z[q] + total[3] / n
                 _moments_about(source, x[q], y[q], z[q], cx, cy, cz, r2, total)
-                middle, high = _smallest_axis(total, a, v, axis)
+                low, middle, high = _smallest_axis(total, a, v, axis)
             rounding = 1e-15 * (abs(x[q]) + abs(y[q]) + abs(z[q]))
             if middle <= COLLINEAR * high or high <= rounding * rounding:
                 continue
-            degenerate[row] = False
+            gaps[row] = (middle - low) / high
             if fixed:
                 _orient(axis, eye[0], eye[1], eye[2])
             else:

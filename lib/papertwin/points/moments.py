@@ -10,11 +10,11 @@ from papertwin.training.device import thread_count
 
 
 class Found(NamedTuple):
-    """Normals of n points: (n, 3) float64 vectors, (n,) int64 counts, (n,) bool degenerate."""
+    """Normals of n points: (n, 3) float64 vectors, (n,) int64 counts, (n,) float64 gaps, -1 where degenerate."""
 
     vectors: np.ndarray
     counts: np.ndarray
-    degenerate: np.ndarray
+    gaps: np.ndarray
 
 
 def normals_at(
@@ -50,7 +50,7 @@ def normals_at(
 def _search(queries: MomentTree, searched: MomentTree, radius: float, eye: tuple[np.ndarray, bool]) -> Found:
     """Sum and fit in blocks of neighbouring groups; each thread takes the next block when free."""
     count = len(queries.order)
-    found = Found(np.empty((count, 3)), np.empty(count, np.int64), np.empty(count, np.bool_))
+    found = Found(np.empty((count, 3)), np.empty(count, np.int64), np.empty(count))
     nodes = queries.groups()
     size = min(256, max(16, len(nodes) // (32 * thread_count())))
     places = queries.x, queries.y, queries.z

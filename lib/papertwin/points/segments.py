@@ -14,7 +14,7 @@ from papertwin.errors import InputError
 from papertwin.points.boxes import points_in_box
 from papertwin.points.cloud import Box
 from papertwin.points.clusters import euclidean_clusters
-from papertwin.points.don import difference_of_normals
+from papertwin.points.difference import difference_of_normals
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,14 @@ class Normals:
         vectors: (n, 3) unit vectors; zero where `degenerate`.
         counts: (n,) int64, neighbours with distance ≤ radius, the point itself counted where it is on the surface.
         degenerate: (n,) bool, fewer than 3 neighbours, or collinear or coincident ones: no normal exists.
+        gap: (n,) (λ₂ - λ₁) / λ₃ in [0, 1] of the eigenvalues λ₁ ≤ λ₂ ≤ λ₃: how well the direction is determined; where it
+            is near 0 the neighbours spread equally in two or three directions. 0 where `degenerate`.
     """
 
     vectors: Any
     counts: Any
     degenerate: Any
+    gap: Any
 
 
 def normals(
@@ -86,7 +89,8 @@ def normals(
     if surface_voxel is not None:
         searched = centroids(array if searched is None else searched, radius / positive(surface_voxel, "surface_voxel"))
     (found,) = moments.normals_at(array, [radius], [searched], eye, kind.device)
-    return Normals(*(kind.back(part) for part in found))
+    parts = found.vectors, found.counts, found.gaps < 0.0, np.maximum(found.gaps, 0.0)
+    return Normals(*(kind.back(part) for part in parts))
 
 
 def difference_of_normals(
@@ -139,7 +143,7 @@ def _halved(small: moments.Found, large: moments.Found, orientation: Orientation
         other[np.einsum("ij,ij->i", difference, other) < 0.0] *= -1.0
     difference -= other
     difference *= 0.5
-    difference[small.degenerate | large.degenerate] = 0.0
+    difference[(small.gaps < 0.0) | (large.gaps < 0.0)] = 0.0
     return difference
 
 
@@ -158,5 +162,3 @@ def _viewpoint(viewpoint: Any) -> tuple[np.ndarray, bool]:
     if far.any():
         return np.where(far, np.sign(eye), 0.0), True
     return eye, False
-
-

@@ -1,0 +1,59 @@
+"""Which points lie inside an upright annotated box.
+
+Convention of the first author's KITTI cropping tool: q = Rot(-yaw) (p - t), t the centre of the box's BOTTOM face;
+inside means |q_x| ≤ length/2, |q_y| ≤ width/2, 0 ≤ q_z ≤ height.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from papertwin.errors import InputError
+from papertwin.points.arrays import take_points
+
+
+def points_in_box(points: Any, centre: Any, size: Any, yaw: float) -> Any:
+    """Mark the points inside a box, its faces included.
+
+    Args:
+        points: (n, 3) array or tensor, finite.
+        centre: (x, y, z) of the centre of the bottom face.
+        size: (length, width, height), each > 0, in the unit of the points.
+        yaw: angle in radians of the length axis, counter-clockwise about +z from +x.
+
+    Returns:
+        (n,) bool, of the same kind as `points`.
+
+    Raises:
+        InputError: bad points, or a box that is not finite numbers with positive sizes.
+
+    Example:
+        >>> import numpy as np
+        >>> points_in_box(np.array([[0.0, 0.0, 0.0], [0.0, 0.0, -0.1]]), (0, 0, 0), (4, 2, 1.5), 0.0).tolist()
+        [True, False]
+    """
+    array, kind = take_points(points)
+    t, (length, width, height) = _three(centre, "centre"), _three(size, "size")
+    if min(length, width, height) <= 0.0:
+        raise InputError(f"size must be three lengths above 0 (length, width, height), got {size!r}.")
+    angle = float(yaw)
+    if not math.isfinite(angle):
+        raise InputError(f"yaw must be a finite angle in radians, got {yaw!r}.")
+    offset = array.astype(np.float64) - t
+    cos, sin = math.cos(angle), math.sin(angle)
+    along = cos * offset[:, 0] + sin * offset[:, 1]
+    across = cos * offset[:, 1] - sin * offset[:, 0]
+    up = offset[:, 2]
+    inside = (np.abs(along) <= 0.5 * length) & (np.abs(across) <= 0.5 * width) & (up >= 0.0) & (up <= height)
+    return kind.back(inside)
+
+
+def _three(value: Any, name: str) -> np.ndarray:
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if numbers.shape != (3,) or not np.isfinite(numbers).all():
+        raise InputError(f"{name} must be three finite numbers, got {value!r}.")
+    return numbers

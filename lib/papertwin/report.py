@@ -1,0 +1,330 @@
+"""The report: one offline page with every paper's figures and claims, and the executed notebooks as HTML.
+
+Reads what runs have written and never stops at a bad file: a result that cannot be understood is shown as such.
+"""
+
+import csv
+import struct
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from papertwin import files, ledger, notebook_html, paths
+from papertwin.claims import Verdict
+from papertwin.errors import InputError, LedgerError
+
+SCHEMA = 1
+MAX_ROWS = 60  # of a table shown on the page; the CSV file has them all
+
+
+class _Tolerant(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class _File(_Tolerant):
+    path: str
+
+
+class _Saved(_Tolerant):
+    id: str
+    caption: str = ""
+    files: dict[str, _File] = {}
+
+
+class _Claim(_Tolerant):
+    id: str
+    statement: str
+    source: str = ""
+    published: str = ""
+    measured: float | bool | None = None
+    shown: str = ""
+    interval: tuple[float, float] | None = None
+    rule: str = ""
+    verdict: Verdict
+    note: str = ""
+    stable: bool = True
+
+
+class Results(_Tolerant):
+    """What a run wrote into results.json, as far as the report shows it."""
+
+    version: int = Field(alias="schema")
+    paper: str
+    profile: str
+    parameters: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
+    device: str = ""
+    seconds: float | None = None
+    peak_memory_mb: float | None = None
+    figures: list[_Saved] = []
+    tables: list[_Saved] = []
+    claims: list[_Claim] = []
+    provenance: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of a run as the page shows it; sizes in pixels, 0 where unknown; links are relative to the page."""
+
+    id: str
+    caption: str
+    image: str
+    links: dict[str, str]
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of a run: header and rows as text."""
+
+    id: str
+    caption: str
+    link: str
+    header: list[str]
+    rows: list[list[str]]
+    omitted: int = 0
+
+
+@dataclass
+class RunView:
+    """One output folder, ready for the template; `problems` says in words what could not be shown."""
+
+    address: str
+    results: Results | None = None
+    pictures: list[Picture] = field(default_factory=list)
+    sheets: list[Sheet] = field(default_factory=list)
+    notebook: str = ""
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Verdict → number of claims, every verdict present, in the order of `Verdict`."""
+        found = Counter(str(claim.verdict) for claim in self.results.claims) if self.results else Counter()
+        return {str(verdict): found[str(verdict)] for verdict in Verdict}
+
+
+@dataclass
+class PaperView:
+    """One paper: its ledger (None if it is malformed), its plain run and the runs with other parameters."""
+
+    slug: str
+    book: ledger.Ledger | None
+    problem: str = ""
+    run: RunView | None = None
+    others: list[RunView] = field(default_factory=list)
+
+
+def write(figures_root: Path) -> Path:
+    """Write `index.html` and one HTML page per executed notebook; return the path of `index.html`.
+
+    Args:
+        figures_root: the folder that holds one folder per run.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    index = figures_root / "index.html"
+    slugs = ledger.slugs()
+    papers = [_paper(slug, figures_root, index) for slug in slugs]
+    strays = [_run(folder, index) for folder in _folders(figures_root) if folder.name.partition("@")[0] not in slugs]
+    totals = Counter()
+    for paper in papers:
+        totals.update(paper.run.counts if paper.run else {})
+    page = _environment().get_template("index.html.j2")
+    text = page.render(
+        papers=papers,
+        strays=strays,
+        totals={str(verdict): totals[str(verdict)] for verdict in Verdict},
+        css=notebook_html.stylesheet(),
+    )
+    files.write_text(index, text)
+    return index
+
+
+def _paper(slug: str, root: Path, index: Path) -> PaperView:
+    try:
+        view = PaperView(slug, ledger.load(slug))
+    except LedgerError as error:
+        view = PaperView(slug, None, problem=str(error))
+    for folder in _folders(root):
+        if folder.name == slug:
+            view.run = _run(folder, index)
+        elif folder.name.startswith(f"{slug}@"):
+            view.others.append(_run(folder, index))
+    if view.run and view.book:
+        view.run.problems += _contradictions(view.book, view.run)
+    failed = root / ".failed" / f"{slug}.ipynb"
+    last = root / slug / "results.json"
+    if failed.is_file() and (not last.is_file() or last.stat().st_mtime < failed.stat().st_mtime):
+        view.run = view.run or RunView(slug)
+        kept = failed.relative_to(root).as_posix()
+        view.run.problems.insert(0, f"The latest run failed; what is shown is older. The partial notebook is {kept}.")
+    return view
+
+
+def _folders(root: Path) -> list[Path]:
+    """Every folder that a run may have written, plain quick runs before the others."""
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if path.is_dir() and path.name != "assets" and path.name[0] != ".")
+
+
+def _run(folder: Path, index: Path) -> RunView:
+    view = RunView(folder.name)
+    view.notebook = _notebook(view, folder, index)
+    try:
+        view.results = _read(folder / "results.json")
+    except ValueError as error:
+        view.problems.append(str(error))
+        return view
+    for saved in view.results.figures:
+        view.pictures += _picture(view, saved, folder, index.parent)
+    for saved in view.results.tables:
+        view.sheets += _sheet(view, saved, folder, index.parent)
+    return view
+
+
+def _read(path: Path) -> Results:
+    """Read results.json.
+
+    Raises:
+        ValueError: in words for the page: absent, unreadable, of another schema, or incomplete.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError("There is no results.json in this folder: the run did not finish.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"results.json cannot be read ({error}). Run the paper again.") from error
+    try:
+        results = Results.model_validate_json(text)
+    except ValidationError as error:
+        parts = sorted({".".join(map(str, e["loc"])) or "the file" for e in error.errors()})
+        raise ValueError(f"results.json is not understood: {', '.join(parts[:6])}. Run the paper again.") from error
+    if results.version != SCHEMA:
+        raise ValueError(
+            f"results.json has schema {results.version}, this report reads schema {SCHEMA}. Run the paper again."
+        )
+    return results
+
+
+def _notebook(view: RunView, folder: Path, index: Path) -> str:
+    """Convert the run's notebook if its page is missing or older; return the page's address, or nothing.
+
+    After a fresh clone only the committed notebook is there; it is the plain quick run.
+    """
+    slug = folder.name.partition("@")[0]
+    source = folder / f"{slug}.ipynb"
+    if not source.is_file() and folder.name == slug:
+        source = paths.notebook(slug)
+    if not source.is_file():
+        return ""
+    page = folder / f"{slug}.html"
+    newest = max(source.stat().st_mtime, notebook_html.newest_source())
+    try:
+        if not page.is_file() or page.stat().st_mtime < newest:
+            notebook_html.convert(source, page, index.parent / "assets" / "plotly.min.js", index)
+    except InputError as error:
+        view.problems.append(str(error))
+        return ""
+    return page.relative_to(index.parent).as_posix()
+
+
+def _picture(view: RunView, saved: _Saved, folder: Path, base: Path) -> list[Picture]:
+    links = {
+        kind: (folder / Path(file.path).name).relative_to(base).as_posix()
+        for kind, file in saved.files.items()
+        if (folder / Path(file.path).name).is_file()
+    }
+    if "png" not in links:
+        view.problems.append(f"{saved.id}: its picture is missing. Run the paper again.")
+        return []
+    width, height = png_size(base / links["png"])
+    others = {kind: link for kind, link in links.items() if kind != "png"}
+    return [Picture(saved.id, saved.caption, links["png"], others, width, height)]
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """Width and height of a PNG in pixels from its header; (0, 0) if it is none."""
+    with path.open("rb") as file:
+        head = file.read(24)
+    if len(head) < 24 or head[:8] != b"\x89PNG\r\n\x1a\n":
+        return 0, 0
+    return struct.unpack(">II", head[16:24])
+
+
+def _sheet(view: RunView, saved: _Saved, folder: Path, base: Path) -> list[Sheet]:
+    path = next((folder / Path(f.path).name for f in saved.files.values() if f.path.endswith(".csv")), None)
+    try:
+        with (path or folder / f"{saved.id}.csv").open(encoding="utf-8", newline="") as file:
+            rows = [[_short(cell) for cell in row] for row in csv.reader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        view.problems.append(f"{saved.id}: its table cannot be read. Run the paper again.")
+        return []
+    header, body = (rows[0], rows[1:]) if rows else ([], [])
+    link = Path(file.name).relative_to(base).as_posix()
+    return [Sheet(saved.id, saved.caption, link, header, body[:MAX_ROWS], max(0, len(body) - MAX_ROWS))]
+
+
+def _short(text: str) -> str:
+    """Shorten a decimal number to four significant digits; leave whole numbers and words as they are."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return f"{number:.4g}" if "." in text or "e" in text.lower() else text
+
+
+def _contradictions(book: ledger.Ledger, run: RunView) -> Iterable[str]:
+    """Say where a result no longer fits the ledger, which may have changed since the run."""
+    if run.results is None:
+        return []
+    judged = {claim.id for claim in run.results.claims}
+    absent = [claim.id for claim in book.claims if claim.id not in judged]
+    shown = {saved.id for saved in (*run.results.figures, *run.results.tables)}
+    due = [e.id for e in book.exhibits if e.status == "regenerated" and e.id not in shown]
+    lines = {"claims without a verdict": absent, "exhibits that were not saved": due}
+    return [f"The ledger lists {what}: {', '.join(ids)}. Run the paper again." for what, ids in lines.items() if ids]
+
+
+def duration(seconds: float | None) -> str:
+    """Write a time for people: `0.4 s`, `1 min 24 s`, `2 h 05 min`."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def value(entry: _Claim) -> str:
+    """Write a measured value without its interval: `0.93`, `yes`, `–`."""
+    if entry.shown:
+        return entry.shown.partition(" [")[0]
+    if entry.measured is None:
+        return "–"
+    if isinstance(entry.measured, bool):
+        return "yes" if entry.measured else "no"
+    return f"{entry.measured:.3g}"
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(notebook_html.TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        duration=duration, value=value, css_class=lambda verdict: str(verdict).lower().replace(" ", "-")
+    )
+    environment.globals["marks"] = dict(zip(map(str, Verdict), "✓✕≈–", strict=True))
+    return environment
