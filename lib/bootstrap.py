@@ -172,6 +172,7 @@ def install(python: Path, *arguments) -> None:
 
 def prepare(root: Path) -> None:
     """Bring `.venv` up to date; the stamp is written last, so an interrupted run is never taken for a finished one."""
+    wanted = fingerprint(root)
     if is_ready(root):
         return
     venv = root / ".venv"
@@ -185,7 +186,7 @@ def prepare(root: Path) -> None:
     install(python, "-r", root / "requirements.lock")
     install(python, "--no-deps", "--no-build-isolation", "-e", root)
     partial = venv / (STAMP + ".part")
-    partial.write_text(fingerprint(root), encoding="utf-8")
+    partial.write_text(wanted, encoding="utf-8")
     partial.replace(venv / STAMP)
     say("ready")
 

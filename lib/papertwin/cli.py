@@ -156,14 +156,15 @@ def _write_report(console: "Console") -> None:
 @app.command()
 def plan(slug: Slug, profile: Profile = ProfileChoice.quick) -> None:
     """Show what a profile would compute and what it costs, without running it."""
+    from rich.markup import escape
     from rich.table import Table
 
     from papertwin import planning
 
     for title, rows in planning.plan(slug, profile.value).items():
-        table = Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
+        table = Table(title=escape(title), title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         _console().print(table)
 
 

@@ -86,6 +86,7 @@ def run(job: dict[str, Any]) -> int:
             job["output"],
             parameters=job["parameters"],
             kernel_name="python3",
+            language="python",
             cwd=str(Path(job["notebook"]).parent),
             progress_bar=False,
             start_timeout=START_TIMEOUT,

@@ -34,6 +34,13 @@ _REMOTE = re.compile(
         \s(?:src|href|srcset|data|poster|xlink:href)\s*=\s*(?:"\s*(?:https?:)?//[^"]*"|'\s*(?:https?:)?//[^']*')""",
     re.VERBOSE | re.IGNORECASE,
 )
+_DIALECT = [  # spellings that the translator does not know, and one that it does
+    (re.compile(r"\\tag\*?\{[^{}]*\}|\\label\{[^{}]*\}"), ""),
+    (re.compile(r"\\(begin|end)\{(?:aligned|gathered)\}"), r"\\\1{split}"),
+    (re.compile(r"\\(begin|end)\{(align|equation|gather)\}"), r"\\\1{\2*}"),
+    (re.compile(r"\\arg(?![A-Za-z])"), r"\\operatorname{arg}"),
+    (re.compile(r"(\\math(?:bf|rm|cal|bb|sf)|\\boldsymbol)\s+([A-Za-z0-9])"), r"\1{\2}"),
+]
 
 
 def convert(notebook: Path, page: Path, plotly_js: Path, home: Path) -> None:
@@ -53,7 +60,7 @@ def convert(notebook: Path, page: Path, plotly_js: Path, home: Path) -> None:
 
     try:
         content = nbformat.read(notebook, as_version=4)
-    except (OSError, ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
+    except Exception as error:  # nbformat raises whatever a malformed file makes it stumble over
         raise InputError(f"{notebook} cannot be read as a notebook: {error}. Run the paper again.") from error
     equations: list[str] = []
     has_plotly = False
@@ -114,11 +121,16 @@ def mathml(tex: str, *, display: bool) -> str:
     from latex2mathml.converter import convert as translate
 
     number = re.search(r"\\tag\*?\{([^{}]*)\}", tex)
-    bare = re.sub(r"\\tag\*?\{[^{}]*\}|\\label\{[^{}]*\}", "", tex).strip()
+    bare = tex.strip()
+    for pattern, plain in _DIALECT:
+        bare = pattern.sub(plain, bare)
     try:
         shown = translate(bare, display="block" if display else "inline")
     except Exception:  # the translator raises many kinds for what it does not know; the source is always readable
+        shown = ""
+    if not shown or re.search(r">\s*(?:\\[A-Za-z]|&<)", shown):  # or it lets what it does not know through
         shown = f'<code class="tex">{escape(tex)}</code>'
+    shown = shown.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")
     if not display:
         return shown
     label = f'<span class="number">({escape(number[1])})</span>' if number else ""

@@ -4,10 +4,11 @@ Reads what runs have written and never stops at a bad file: a result that cannot
 """
 
 import csv
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ class Picture:
     links: dict[str, str]
     width: int = 0
     height: int = 0
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ class Sheet:
     header: list[str]
     rows: list[list[str]]
     omitted: int = 0
+
+    @property
+    def wide(self) -> bool:
+        """Whether it needs the whole width of the page."""
+        return len(self.header) > 6
 
 
 @dataclass
@@ -182,9 +189,10 @@ def _run(folder: Path, index: Path) -> RunView:
     except ValueError as error:
         view.problems.append(str(error))
         return view
-    for saved in view.results.figures:
+    for saved in sorted(view.results.figures, key=_natural):
         view.pictures += _picture(view, saved, folder, index.parent)
-    for saved in view.results.tables:
+    view.pictures = arrange(view.pictures)
+    for saved in sorted(view.results.tables, key=_natural):
         view.sheets += _sheet(view, saved, folder, index.parent)
     return view
 
@@ -247,6 +255,27 @@ def _picture(view: RunView, saved: _Saved, folder: Path, base: Path) -> list[Pic
     width, height = png_size(base / links["png"])
     others = {kind: link for kind, link in links.items() if kind != "png"}
     return [Picture(saved.id, saved.caption, links["png"], others, width, height)]
+
+
+def _natural(saved: _Saved) -> list[tuple[int, str]]:
+    """Sort key by which fig2 comes before fig10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", saved.id)]
+
+
+def arrange(pictures: list[Picture]) -> list[Picture]:
+    """Decide which figures take the whole width of a two-column grid, so that no cell stays empty beside a wide one.
+
+    A figure more than twice as wide as high is wide; so is one that would stand alone, unless it is a tall one.
+    """
+    shapes = [picture.width / picture.height if picture.height else 1.0 for picture in pictures]
+    wide = [shape > 2 for shape in shapes]
+    is_second = False
+    for i in range(len(pictures)):
+        is_alone = not is_second and (i + 1 == len(pictures) or wide[i + 1])
+        if not wide[i] and is_alone and shapes[i] > 0.9:
+            wide[i] = True
+        is_second = not wide[i] and not is_second
+    return [replace(picture, wide=flag) for picture, flag in zip(pictures, wide, strict=True)]
 
 
 def png_size(path: Path) -> tuple[int, int]:

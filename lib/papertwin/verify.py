@@ -170,7 +170,7 @@ class _Walk:
         if old == new or (math.isnan(old) and math.isnan(new)):
             return
         gap = abs(old - new)
-        if not gap <= ATOL + RTOL * abs(old):  # also true for NaN against a number
+        if not (math.isfinite(gap) and gap <= ATOL + RTOL * abs(old)):
             self.differences.append(f"{place}: published {old!r}, now {new!r}")
         if math.isfinite(gap):
             self.deviation = max(self.deviation, gap)

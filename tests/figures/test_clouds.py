@@ -36,4 +36,27 @@ def test_turnable_view_stays_small_and_keeps_its_colours():
     labels = clouds.cluster_colours(np.array([0, 1, 20]))
     assert (labels[0] == labels[2]).all()
     assert (labels[0] != labels[1]).any()
-    assert clouds.turnable(points, np.tile(labels[:1], (50_000, 1)), "t").data[0].marker.color[0].startswith("rgb(")
+    coloured = clouds.turnable(points, labels[np.arange(50_000) % 3], "t", most=50_000).data[0].marker
+    names = [name for _, name in coloured.colorscale]
+    expected = [tuple((row[:3] * 255).round().astype(int)) for row in labels]
+    for k in range(3):
+        assert names[int(coloured.color[k])] == "rgb({},{},{})".format(*expected[k])
+
+
+def test_a_map_shows_the_mean_of_each_cell_and_nothing_elsewhere():
+    _, axes = plt.subplots()
+    points = np.array([[0.1, 0.1, 0], [0.2, 0.3, 0], [2.5, 0.1, 0], [0.1, 1.5, 0]])
+    shown = clouds.top_map(axes, points, np.array([1.0, 3.0, 5.0, 7.0]), 1.0).get_array()
+    assert shown[0, 0] == 2.0
+    assert shown[0, 2] == 5.0
+    assert shown[1, 0] == 7.0
+    assert np.ma.getmaskarray(shown)[1, 1]
+
+
+def test_an_oblique_view_draws_what_is_nearer_to_the_eye_last():
+    _, axes = plt.subplots()
+    points = np.array([[5.0, 0, 0], [-5.0, 0, 0], [0, 3.0, 0], [0, 0, 2.0]])
+    clouds.oblique_view(axes, points, np.arange(4.0), azimuth=0, elevation=0)
+    (drawn,) = axes.collections
+    assert drawn.get_array().tolist() == [1, 2, 3, 0]
+    assert np.allclose(drawn.get_offsets()[[1, 2]], [[3, 0], [0, 2]])

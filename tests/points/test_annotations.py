@@ -33,7 +33,7 @@ def test_a_bad_row_is_named(tmp_path, row):
 def test_other_columns_a_missing_file_and_an_unknown_scene(tmp_path):
     with pytest.raises(DataError, match="expected"):
         read_boxes(write(tmp_path, header="x,y"))
-    with pytest.raises(DataError, match="absent.csv"):
+    with pytest.raises(DataError, match=r"absent\.csv"):
         read_boxes(tmp_path / "absent.csv")
     with pytest.raises(DataError, match=r"no scene 'z'; it has \['a'\]"):
         read_boxes(write(tmp_path, "a,car,1,2,3,4,2,1,0"), scene="z")

@@ -129,7 +129,8 @@ def side_by_side(count: int) -> np.ndarray:
     cloud, filled = np.empty((count, 3)), 0
     for number, tile in enumerate(tiles):
         part = cloud[filled : filled + len(tile)]
-        part[:] = tile[: len(part)] + (TILE * (number % columns), TILE * (number // columns), 0.0)
+        corner = np.array([TILE * (number % columns), TILE * (number // columns), 0.0])
+        part[:] = tile[: len(part)] + corner
         filled += len(part)
     return cloud
 

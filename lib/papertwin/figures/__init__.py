@@ -1,6 +1,6 @@
 """Drawing: one style, figures saved with their provenance and arrays, small helpers that notebooks share."""
 
 from papertwin.figures.save import read_provenance, save_figure
-from papertwin.figures.style import direct_label, published, stamp, use
+from papertwin.figures.style import direct_label, plain_ticks, published, stamp, use
 
-__all__ = ["direct_label", "published", "read_provenance", "save_figure", "stamp", "use"]
+__all__ = ["direct_label", "plain_ticks", "published", "read_provenance", "save_figure", "stamp", "use"]

@@ -35,6 +35,52 @@ def top_view(axes: Axes, points: np.ndarray, values: Any = GREY, *, unit: str = 
     return drawn
 
 
+def top_map(axes: Axes, points: np.ndarray, values: np.ndarray, cell: float, *, unit: str = "m", **options: Any) -> Any:
+    """Draw the mean of a value over the points of each ground cell, as an image from above.
+
+    Args:
+        axes: where to draw.
+        points: (n, ≥ 2).
+        values: (n,) numbers.
+        cell: side of a cell, in the unit of the points; cells without points stay white.
+        unit: unit of the coordinates, for the axis labels.
+        options: passed to imshow (vmin, vmax, cmap, …).
+    """
+    x, y = points[:, 0], points[:, 1]
+    edges = [np.arange(along.min(), along.max() + 2 * cell, cell) for along in (x, y)]
+    count, *_ = np.histogram2d(x, y, edges)
+    total, *_ = np.histogram2d(x, y, edges, weights=values)
+    mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    extent = (edges[0][0], edges[0][-1], edges[1][0], edges[1][-1])
+    drawn = axes.imshow(mean.T, origin="lower", extent=extent, **options)
+    axes.set_xlabel(f"x ({unit})")
+    axes.set_ylabel(f"y ({unit})")
+    return drawn
+
+
+def oblique_view(
+    axes: Axes, points: np.ndarray, values: Any = GREY, azimuth: float = -60, elevation: float = 35
+) -> None:
+    """Draw a cloud in parallel projection from a raised viewpoint, the nearest points last, without axes.
+
+    Args:
+        axes: where to draw.
+        points: (n, 3).
+        values: one colour, (n,) numbers or (n, 4) colours.
+        azimuth: direction of the eye in degrees, counter-clockwise from +x.
+        elevation: of the eye above the horizon, in degrees.
+    """
+    a, e = np.radians([azimuth, elevation])
+    right = np.array([-np.sin(a), np.cos(a), 0])
+    towards = np.array([np.cos(a) * np.cos(e), np.sin(a) * np.cos(e), np.sin(e)])
+    order = np.argsort(points @ towards, kind="stable")
+    flat = np.column_stack([points @ right, points @ np.cross(towards, right)])[order]
+    colours = values if isinstance(values, str) else np.asarray(values)[order]
+    axes.scatter(*flat.T, c=colours, s=1.0, linewidths=0, rasterized=True)
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+
+
 def cluster_colours(labels: np.ndarray) -> np.ndarray:
     """Give each label ≥ 0 a colour that differs from its neighbours in number, (n, 4)."""
     return _CLUSTER_COLOURS[np.asarray(labels) % len(_CLUSTER_COLOURS)]
@@ -65,7 +111,7 @@ def limits(axes: Axes, centre: Sequence[float], reach: float) -> None:
     axes.set_ylim(centre[1] - reach, centre[1] + reach)
 
 
-def turnable(points: np.ndarray, values: np.ndarray, title: str, *, most: int = 12_000, **marker: Any) -> Any:
+def turnable(points: np.ndarray, values: np.ndarray, title: str, *, most: int = 6_000, **marker: Any) -> Any:
     """Make an interactive 3-D view (plotly) of at most `most` points, chosen evenly.
 
     Args:
@@ -79,12 +125,14 @@ def turnable(points: np.ndarray, values: np.ndarray, title: str, *, most: int = 
 
     every = slice(None, None, -(-len(points) // most))
     x, y, z = np.asarray(points[every], dtype=np.float32).T
-    colours = np.asarray(values)[every]
-    if colours.ndim == 2:
-        colours = [f"rgb({r},{g},{b})" for r, g, b in (colours[:, :3] * 255).astype(int)]
-    else:
-        colours = colours.astype(np.float32)
-    scatter = go.Scatter3d(x=x, y=y, z=z, mode="markers", marker={"size": 1.4, "color": colours, **marker})
+    values = np.asarray(values)[every]
+    if values.ndim == 2:
+        palette, values = np.unique(np.round(values[:, :3] * 255).astype(int), axis=0, return_inverse=True)
+        stops = np.linspace(0, 1, max(len(palette), 2))
+        names = [f"rgb({r},{g},{b})" for r, g, b in np.resize(palette, (len(stops), 3))]
+        marker = {"colorscale": list(zip(stops, names)), "cmin": 0, "cmax": len(stops) - 1, **marker}
+    marker = {"size": 1.4, "color": values.astype(np.float32), **marker}
+    scatter = go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker)
     hidden = {"visible": False}
     layout = {"aspectmode": "data", "xaxis": hidden, "yaxis": hidden, "zaxis": hidden}
     return go.Figure(scatter, {"title": {"text": title}, "scene": layout, "height": 460, "margin": {"t": 40, "b": 0}})

@@ -1,11 +1,14 @@
 """The one style of every figure, and the marks that keep a figure honest."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 PUBLISHED = {"color": "0.55", "markerfacecolor": "none", "linestyle": "none", "marker": "o", "zorder": 1}
 GREY = "0.45"
@@ -29,6 +32,13 @@ def stamp(figure: Figure, text: str) -> None:
         text: for example "simulated data".
     """
     figure.supxlabel(text, x=0.995, ha="right", fontsize=7.5, color="#A03000", style="italic")
+
+
+def plain_ticks(axis: Axis, ticks: Iterable[float]) -> None:
+    """Give a logarithmic axis just these ticks, written as 430k or 0.5 and not as powers of ten."""
+    axis.set_major_locator(FixedLocator(list(ticks)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1e4 else f"{value / 1e3:.0f}k"))
+    axis.set_minor_locator(NullLocator())
 
 
 def direct_label(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:

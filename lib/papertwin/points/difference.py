@@ -32,8 +32,8 @@ class Normals:
         vectors: (n, 3) unit vectors; zero where `degenerate`.
         counts: (n,) int64, neighbours with distance ≤ radius, the point itself counted where it is on the surface.
         degenerate: (n,) bool, fewer than 3 neighbours, or collinear or coincident ones: no normal exists.
-        gap: (n,) (λ₂ - λ₁) / λ₃ in [0, 1] of the eigenvalues λ₁ ≤ λ₂ ≤ λ₃: how well the direction is determined; where it
-            is near 0 the neighbours spread equally in two or three directions. 0 where `degenerate`.
+        gap: (n,) (λ₂ - λ₁) / λ₃ in [0, 1] of the eigenvalues λ₁ ≤ λ₂ ≤ λ₃: how well the direction is determined; near
+            0 the neighbours spread equally in two or three directions. 0 where `degenerate`.
     """
 
     vectors: Any

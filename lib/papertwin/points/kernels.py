@@ -57,6 +57,7 @@ def _partition(x, y, z, order, key, low, high, middle):
 
 @_simd
 def _extent(key, start, end):
+    """Smallest and largest key of [start, end)."""
     low, high = key[start], key[start]
     for i in range(start, end):
         low = min(low, key[i])
@@ -97,6 +98,37 @@ def build(x, y, z, order, leaf, root, first, leaves, count):
 
 
 @_jit
+def groups(leaf):
+    """Numbers of the largest subtrees of at most GROUP leaves, in tree order."""
+    found = np.empty(len(leaf), np.int64)
+    count, node = 0, 0
+    while node < len(leaf):
+        if leaf[node, 1] <= GROUP:
+            found[count] = node
+            count += 1
+            node += 2 * leaf[node, 1] - 1
+        else:
+            node += 1
+    return found[:count].copy()
+
+
+@_jit
+def _add_shifted(total, m, dx, dy, dz):
+    """Add moments `m`, whose origin lies at (dx, dy, dz) from the origin of `total`."""
+    n, sx, sy, sz = m[0], m[1], m[2], m[3]
+    total[0] += n
+    total[1] += sx + n * dx
+    total[2] += sy + n * dy
+    total[3] += sz + n * dz
+    total[4] += m[4] + dx * (2.0 * sx + n * dx)
+    total[5] += m[5] + dy * (2.0 * sy + n * dy)
+    total[6] += m[6] + dz * (2.0 * sz + n * dz)
+    total[7] += m[7] + dx * sy + dy * sx + n * dx * dy
+    total[8] += m[8] + dx * sz + dz * sx + n * dx * dz
+    total[9] += m[9] + dy * sz + dz * sy + n * dy * dz
+
+
+@_jit
 def _add_point(total, dx, dy, dz):
     """Add one point at (dx, dy, dz) from the origin of `total`."""
     total[0] += 1.0
@@ -109,22 +141,6 @@ def _add_point(total, dx, dy, dz):
     total[7] += dx * dy
     total[8] += dx * dz
     total[9] += dy * dz
-
-
-@_jit
-def _add_shifted(total, m, dx, dy, dz):
-    """Add moments `m` to `total`, whose origin lies at (-dx, -dy, -dz) of the origin of `m`."""
-    n, sx, sy, sz = m[0], m[1], m[2], m[3]
-    total[0] += n
-    total[1] += sx + n * dx
-    total[2] += sy + n * dy
-    total[3] += sz + n * dz
-    total[4] += m[4] + dx * (2.0 * sx + n * dx)
-    total[5] += m[5] + dy * (2.0 * sy + n * dy)
-    total[6] += m[6] + dz * (2.0 * sz + n * dz)
-    total[7] += m[7] + dx * sy + dy * sx + n * dx * dy
-    total[8] += m[8] + dx * sz + dz * sx + n * dx * dz
-    total[9] += m[9] + dy * sz + dz * sy + n * dy * dz
 
 
 @_jit
@@ -170,50 +186,44 @@ def _classify(bounds, state, count, px, py, pz, near, far):
         state[j] = 1.0 if inside else (2.0 if touched else 0.0)
 
 
+@_jit
+def _add_all(total, sums):
+    """Add ten numbers."""
+    for k in range(10):
+        total[k] += sums[k]
+
+
 @_simd
 def _sum_boxes(sums, state, count, total):
     """Add the moments of the boxes in state 1."""
-    s0, s1, s2, s3, s4, s5, s6, s7, s8, s9 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    a, b, c, d, e, f, g, h, i, k = (
-        sums[0],
-        sums[1],
-        sums[2],
-        sums[3],
-        sums[4],
+    a0, a1, a2, a3, a4, a5, a6, a7, a8, a9 = (sums[0], sums[1], sums[2], sums[3], sums[4]) + (
         sums[5],
         sums[6],
         sums[7],
         sums[8],
         sums[9],
     )
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = 0.0
     for j in range(count):
         inside = state[j] == 1.0
-        s0 += a[j] if inside else 0.0
-        s1 += b[j] if inside else 0.0
-        s2 += c[j] if inside else 0.0
-        s3 += d[j] if inside else 0.0
-        s4 += e[j] if inside else 0.0
-        s5 += f[j] if inside else 0.0
-        s6 += g[j] if inside else 0.0
-        s7 += h[j] if inside else 0.0
-        s8 += i[j] if inside else 0.0
-        s9 += k[j] if inside else 0.0
-    total[0] += s0
-    total[1] += s1
-    total[2] += s2
-    total[3] += s3
-    total[4] += s4
-    total[5] += s5
-    total[6] += s6
-    total[7] += s7
-    total[8] += s8
-    total[9] += s9
+        s0 += a0[j] if inside else 0.0
+        s1 += a1[j] if inside else 0.0
+        s2 += a2[j] if inside else 0.0
+        s3 += a3[j] if inside else 0.0
+        s4 += a4[j] if inside else 0.0
+        s5 += a5[j] if inside else 0.0
+        s6 += a6[j] if inside else 0.0
+        s7 += a7[j] if inside else 0.0
+        s8 += a8[j] if inside else 0.0
+        s9 += a9[j] if inside else 0.0
+    _add_all(total, (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9))
 
 
 @_simd
-def _sum_points(x, y, z, count, px, py, pz, r2, total):
+def _sum_points(points, count, px, py, pz, r2, total):
     """Add the moments, about p, of the points with distance <= r."""
-    s0, s1, s2, s3, s4, s5, s6, s7, s8, s9 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    x, y, z = points[0], points[1], points[2]
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = 0.0
     for j in range(count):
         dx, dy, dz = x[j] - px, y[j] - py, z[j] - pz
         xx, yy, zz = dx * dx, dy * dy, dz * dz
@@ -228,32 +238,14 @@ def _sum_points(x, y, z, count, px, py, pz, r2, total):
         s7 += dx * dy if inside else 0.0
         s8 += dx * dz if inside else 0.0
         s9 += dy * dz if inside else 0.0
-    total[0] += s0
-    total[1] += s1
-    total[2] += s2
-    total[3] += s3
-    total[4] += s4
-    total[5] += s5
-    total[6] += s6
-    total[7] += s7
-    total[8] += s8
-    total[9] += s9
+    _add_all(total, (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9))
 
 
 @_jit
-def _flush(source, queries, start, end, count, r2, work):
+def _flush(source, queries, start, end, work, count, r2):
     """Sum the batched leaves for the queries [start, end): whole where inside, point by point on the boundary."""
-    names, bounds, sums, state, buffer, about_centre, about_query = (
-        work[0],
-        work[1],
-        work[2],
-        work[3],
-        work[4],
-        work[6],
-        work[7],
-    )
+    names, bounds, sums, state, buffer, about_centre, about_query = work
     x, y, z = source[0], source[1], source[2]
-    bx, by, bz = buffer[0], buffer[1], buffer[2]
     for q in range(start, end):
         px, py, pz = queries[0][q], queries[1][q], queries[2][q]
         _classify(bounds, state, count, px, py, pz, r2 * NEAR, r2 * FAR)
@@ -263,50 +255,63 @@ def _flush(source, queries, start, end, count, r2, work):
             if state[j] == 2.0:
                 first = names[j] * LEAF
                 for t in range(LEAF):
-                    bx[filled + t] = x[first + t]
-                    by[filled + t] = y[first + t]
-                    bz[filled + t] = z[first + t]
+                    buffer[0, filled + t] = x[first + t]
+                    buffer[1, filled + t] = y[first + t]
+                    buffer[2, filled + t] = z[first + t]
                 filled += LEAF
-        _sum_points(bx, by, bz, filled, px, py, pz, r2, about_query[q - start])
+        _sum_points(buffer, filled, px, py, pz, r2, about_query[q - start])
 
 
 @_jit
-def _walk(source, queries, start, end, near_box, r2, work):
-    """Moments of the points within the radius of each query in [start, end), all of which lie in `near_box`."""
+def _near_and_far(b, x0, y0, z0, x1, y1, z1):
+    """Smallest and largest squared distance between a point of box `b` and one of the other box."""
+    nx, ny, nz = max(b[0] - x1, x0 - b[3], 0.0), max(b[1] - y1, y0 - b[4], 0.0), max(b[2] - z1, z0 - b[5], 0.0)
+    fx, fy, fz = max(b[3] - x0, x1 - b[0]), max(b[4] - y0, y1 - b[1]), max(b[5] - z0, z1 - b[2])
+    return nx * nx + ny * ny + nz * nz, fx * fx + fy * fy + fz * fz
+
+
+@_jit
+def _walk(source, queries, start, end, b, r2, work):
+    """Moments within the radius of each query in [start, end), all of which lie in box `b`.
+
+    Boundary points are summed about the query, whole leaves about the centre of `b`.
+    """
     leaf, box, moments = source[3], source[4], source[5]
-    names, bounds, sums, shared, about_centre, about_query = work[0], work[1], work[2], work[5], work[6], work[7]
-    x0, y0, z0, x1, y1, z1 = near_box[0], near_box[1], near_box[2], near_box[3], near_box[4], near_box[5]
-    cx, cy, cz = 0.5 * (x0 + x1), 0.5 * (y0 + y1), 0.5 * (z0 + z1)
-    shared[:] = 0.0
+    names, bounds, sums, state, buffer, about_centre, about_query = work
+    cx, cy, cz = 0.5 * (b[0] + b[3]), 0.5 * (b[1] + b[4]), 0.5 * (b[2] + b[5])
+    shared, single = np.zeros(10), np.empty(10)
     about_centre[:] = 0.0
     about_query[:] = 0.0
     count, node, nodes = 0, 0, leaf.shape[0]
     while node < nodes:
-        b = box[node]
+        c = box[node]
         skip = 2 * leaf[node, 1] - 1
-        nx, ny, nz = max(b[0] - x1, x0 - b[3], 0.0), max(b[1] - y1, y0 - b[4], 0.0), max(b[2] - z1, z0 - b[5], 0.0)
-        if nx * nx + ny * ny + nz * nz > r2 * FAR:
+        near, far = _near_and_far(c, b[0], b[1], b[2], b[3], b[4], b[5])
+        if near > r2 * FAR:
             node += skip
             continue
-        dx, dy, dz = 0.5 * (b[0] + b[3]) - cx, 0.5 * (b[1] + b[4]) - cy, 0.5 * (b[2] + b[5]) - cz
-        fx, fy, fz = max(b[3] - x0, x1 - b[0]), max(b[4] - y0, y1 - b[1]), max(b[5] - z0, z1 - b[2])
-        if fx * fx + fy * fy + fz * fz <= r2 * NEAR:
+        dx, dy, dz = 0.5 * (c[0] + c[3]) - cx, 0.5 * (c[1] + c[4]) - cy, 0.5 * (c[2] + c[5]) - cz
+        if far <= r2 * NEAR:
             _add_shifted(shared, moments[node], dx, dy, dz)
             node += skip
             continue
         if skip == 1:
             names[count] = leaf[node, 0]
-            bounds[:, count] = b
-            sums[:, count] = 0.0
-            _add_shifted(sums[:, count], moments[node], dx, dy, dz)
+            single[:] = 0.0
+            _add_shifted(single, moments[node], dx, dy, dz)
+            for k in range(6):
+                bounds[k, count] = c[k]
+            for k in range(10):
+                sums[k, count] = single[k]
             count += 1
             if count == BATCH:
-                _flush(source, queries, start, end, count, r2, work)
+                _flush(source, queries, start, end, work, count, r2)
                 count = 0
         node += 1
-    _flush(source, queries, start, end, count, r2, work)
+    _flush(source, queries, start, end, work, count, r2)
     for q in range(end - start):
-        about_centre[q] += shared
+        for k in range(10):
+            about_centre[q, k] += shared[k]
 
 
 @_jit
@@ -318,11 +323,10 @@ def _moments_about(source, px, py, pz, cx, cy, cz, r2, total):
     while node < nodes:
         b = box[node]
         skip = 2 * leaf[node, 1] - 1
-        nx, ny, nz = max(b[0] - px, px - b[3], 0.0), max(b[1] - py, py - b[4], 0.0), max(b[2] - pz, pz - b[5], 0.0)
-        fx, fy, fz = max(b[3] - px, px - b[0]), max(b[4] - py, py - b[1]), max(b[5] - pz, pz - b[2])
-        if nx * nx + ny * ny + nz * nz > r2 * FAR:
+        near, far = _near_and_far(b, px, py, pz, px, py, pz)
+        if near > r2 * FAR:
             node += skip
-        elif fx * fx + fy * fy + fz * fz <= r2 * NEAR:
+        elif far <= r2 * NEAR:
             dx, dy, dz = 0.5 * (b[0] + b[3]) - cx, 0.5 * (b[1] + b[4]) - cy, 0.5 * (b[2] + b[5]) - cz
             _add_shifted(total, moments[node], dx, dy, dz)
             node += skip
@@ -336,51 +340,46 @@ def _moments_about(source, px, py, pz, cx, cy, cz, r2, total):
 
 
 @_jit
-def _rotate(a, v, p, q):
-    """One Jacobi rotation that annuls a[p, q] of the symmetric matrix `a`; `v` collects the rotations."""
-    theta = 0.5 * (a[q, q] - a[p, p]) / a[p, q]
+def _turn(app, aqq, apq):
+    """Cosine and sine of the rotation that annuls a_pq, and what it adds to a_qq and takes from a_pp."""
+    if apq == 0.0:
+        return 1.0, 0.0, 0.0
+    theta = 0.5 * (aqq - app) / apq
     t = 1.0 / (abs(theta) + np.sqrt(theta * theta + 1.0))
     t = -t if theta < 0.0 else t
     c = 1.0 / np.sqrt(t * t + 1.0)
-    s = t * c
-    r = 3 - p - q
-    apr, aqr = a[p, r], a[q, r]
-    a[p, p] -= t * a[p, q]
-    a[q, q] += t * a[p, q]
-    a[p, q] = a[q, p] = 0.0
-    a[p, r] = a[r, p] = c * apr - s * aqr
-    a[q, r] = a[r, q] = s * apr + c * aqr
-    for k in range(3):
-        vp, vq = v[k, p], v[k, q]
-        v[k, p] = c * vp - s * vq
-        v[k, q] = s * vp + c * vq
+    return c, t * c, t * apq
 
 
 @_jit
-def _smallest_axis(m, a, v, axis):
-    """Write the unit eigenvector of the smallest eigenvalue to `axis`; returns the eigenvalues, ascending.
+def _smallest_axis(m, axis):
+    """Write the unit eigenvector of the smallest eigenvalue of the covariance; returns the eigenvalues, ascending.
 
-    Cyclic Jacobi (Jacobi 1846): as exact for repeated eigenvalues as for separate ones.
+    Cyclic Jacobi rotations (Jacobi 1846): as exact for repeated eigenvalues as for separate ones.
     """
-    n = m[0]
-    ux, uy, uz = m[1] / n, m[2] / n, m[3] / n
-    a[0, 0], a[1, 1], a[2, 2] = m[4] / n - ux * ux, m[5] / n - uy * uy, m[6] / n - uz * uz
-    a[0, 1] = a[1, 0] = m[7] / n - ux * uy
-    a[0, 2] = a[2, 0] = m[8] / n - ux * uz
-    a[1, 2] = a[2, 1] = m[9] / n - uy * uz
-    v[:] = 0.0
-    v[0, 0] = v[1, 1] = v[2, 2] = 1.0
+    n, v = 1.0 / m[0], np.eye(3)
+    ux, uy, uz = m[1] * n, m[2] * n, m[3] * n
+    a, b, c = m[4] * n - ux * ux, m[5] * n - uy * uy, m[6] * n - uz * uz
+    d, e, f = m[7] * n - ux * uy, m[8] * n - ux * uz, m[9] * n - uy * uz
     for _ in range(16):
-        off = a[0, 1] * a[0, 1] + a[0, 2] * a[0, 2] + a[1, 2] * a[1, 2]
-        if off <= 1e-34 * (a[0, 0] * a[0, 0] + a[1, 1] * a[1, 1] + a[2, 2] * a[2, 2]):
+        if d * d + e * e + f * f <= 1e-33 * (a * a + b * b + c * c):
             break
-        for p, q in ((0, 1), (0, 2), (1, 2)):
-            if a[p, q] != 0.0:
-                _rotate(a, v, p, q)
-    low = 0 if a[0, 0] <= a[1, 1] and a[0, 0] <= a[2, 2] else (1 if a[1, 1] <= a[2, 2] else 2)
+        k, s, h = _turn(a, b, d)
+        a, b, d, e, f = a - h, b + h, 0.0, k * e - s * f, s * e + k * f
+        for i in range(3):
+            v[i, 0], v[i, 1] = k * v[i, 0] - s * v[i, 1], s * v[i, 0] + k * v[i, 1]
+        k, s, h = _turn(a, c, e)
+        a, c, e, d, f = a - h, c + h, 0.0, k * d - s * f, s * d + k * f
+        for i in range(3):
+            v[i, 0], v[i, 2] = k * v[i, 0] - s * v[i, 2], s * v[i, 0] + k * v[i, 2]
+        k, s, h = _turn(b, c, f)
+        b, c, f, d, e = b - h, c + h, 0.0, k * d - s * e, s * d + k * e
+        for i in range(3):
+            v[i, 1], v[i, 2] = k * v[i, 1] - s * v[i, 2], s * v[i, 1] + k * v[i, 2]
+    low = 0 if a <= b and a <= c else (1 if b <= c else 2)
     axis[0], axis[1], axis[2] = v[0, low], v[1, low], v[2, low]
-    first, second = a[(low + 1) % 3, (low + 1) % 3], a[(low + 2) % 3, (low + 2) % 3]
-    return a[low, low], min(first, second), max(first, second)
+    smallest, largest = min(a, b, c), max(a, b, c)
+    return smallest, max(min(a, b), min(max(a, b), c)), largest
 
 
 @_jit
@@ -393,6 +392,27 @@ def _orient(axis, dx, dy, dz):
         dot = axis[k]
     if dot < 0.0:
         axis[0], axis[1], axis[2] = -axis[0], -axis[1], -axis[2]
+
+
+@_jit
+def _fit(source, px, py, pz, r2, total, scale, axis):
+    """Write the normal at p to `axis`; returns its eigenvalue gap, -1 where there is no normal.
+
+    `scale` is the size of the terms that `total` is made of: where it is far larger than the variance, all
+    neighbours are close together and far from the origin of the sums, which are then repeated about the mean.
+    """
+    n = total[0]
+    if n < 3.0:
+        return -1.0
+    low, middle, high = _smallest_axis(total, axis)
+    if n * high <= 1e-8 * scale:
+        cx, cy, cz = px + total[1] / n, py + total[2] / n, pz + total[3] / n
+        _moments_about(source, px, py, pz, cx, cy, cz, r2, total)
+        low, middle, high = _smallest_axis(total, axis)
+    rounding = 1e-15 * (abs(px) + abs(py) + abs(pz))
+    if middle <= COLLINEAR * high or high <= rounding * rounding:
+        return -1.0
+    return (middle - low) / high
 
 
 @_jit
@@ -409,57 +429,28 @@ def normals_of_groups(source, queries, order, group_leaf, group_box, eye, fixed,
         vectors, counts, gaps: the results, (n, 3), (n,) and (n,); the gap of a point without a normal is -1.
     """
     x, y, z = queries
-    size = GROUP * LEAF
-    names, state, shared = np.empty(BATCH, np.int64), np.empty(BATCH), np.empty(10)
-    bounds, sums, buffer = np.empty((6, BATCH)), np.empty((10, BATCH)), np.empty((3, BATCH * LEAF))
-    about_centre, about_query = np.empty((size, 10)), np.empty((size, 10))
-    work = (names, bounds, sums, state, buffer, shared, about_centre, about_query)
-    total, axis, a, v = np.empty(10), np.empty(3), np.empty((3, 3)), np.empty((3, 3))
+    names, bounds, sums, state = np.empty(BATCH, np.int64), np.empty((6, BATCH)), np.empty((10, BATCH)), np.empty(BATCH)
+    about_centre, about_query = np.empty((GROUP * LEAF, 10)), np.empty((GROUP * LEAF, 10))
+    work = (names, bounds, sums, state, np.empty((3, BATCH * LEAF)), about_centre, about_query)
+    total, axis = np.empty(10), np.empty(3)
     for g in range(len(group_leaf)):
-        start = group_leaf[g, 0] * LEAF
+        b, start = group_box[g], group_leaf[g, 0] * LEAF
         end = min(len(order), start + group_leaf[g, 1] * LEAF)
-        b = group_box[g]
         _walk(source, queries, start, end, b, r2, work)
         for q in range(start, end):
-            row, part = order[q], about_centre[q - start]
+            row, part, total = order[q], about_centre[q - start], about_query[q - start]
             dx, dy, dz = 0.5 * (b[0] + b[3]) - x[q], 0.5 * (b[1] + b[4]) - y[q], 0.5 * (b[2] + b[5]) - z[q]
-            total[:] = about_query[q - start]
             scale = (
                 part[4] + part[5] + part[6] + part[0] * (dx * dx + dy * dy + dz * dz) + total[4] + total[5] + total[6]
             )
             _add_shifted(total, part, dx, dy, dz)
-            n = total[0]
-            counts[row] = np.int64(n)
+            counts[row] = np.int64(total[0])
+            gaps[row] = _fit(source, x[q], y[q], z[q], r2, total, scale, axis)
             vectors[row] = 0.0
-            gaps[row] = -1.0
-            if n < 3.0:
+            if gaps[row] < 0.0:
                 continue
-            low, middle, high = _smallest_axis(total, a, v, axis)
-            if n * high <= 1e-8 * scale:  # all neighbours close together and far from the origin of the sums
-                cx, cy, cz = x[q] + total[1] / n, y[q] + total[2] / n, z[q] + total[3] / n
-                _moments_about(source, x[q], y[q], z[q], cx, cy, cz, r2, total)
-                low, middle, high = _smallest_axis(total, a, v, axis)
-            rounding = 1e-15 * (abs(x[q]) + abs(y[q]) + abs(z[q]))
-            if middle <= COLLINEAR * high or high <= rounding * rounding:
-                continue
-            gaps[row] = (middle - low) / high
             if fixed:
                 _orient(axis, eye[0], eye[1], eye[2])
             else:
                 _orient(axis, eye[0] - x[q], eye[1] - y[q], eye[2] - z[q])
-            vectors[row, 0], vectors[row, 1], vectors[row, 2] = axis[0], axis[1], axis[2]
-
-
-@_jit
-def groups(leaf):
-    """Numbers of the largest subtrees of at most GROUP leaves, in tree order."""
-    found = np.empty(len(leaf), np.int64)
-    count, node = 0, 0
-    while node < len(leaf):
-        if leaf[node, 1] <= GROUP:
-            found[count] = node
-            count += 1
-            node += 2 * leaf[node, 1] - 1
-        else:
-            node += 1
-    return found[:count].copy()
+            vectors[row] = axis

@@ -79,8 +79,10 @@ def _read_bin(path: Path) -> PointCloud:
 
 
 def _read_open3d(path: Path) -> PointCloud:
+    from papertwin.points.headers import check_complete
     from papertwin.points.open3d_loader import open3d
 
+    check_complete(path)
     module = open3d()
     with module.utility.VerbosityContextManager(module.utility.VerbosityLevel.Error):
         try:

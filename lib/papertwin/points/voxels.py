@@ -1,11 +1,14 @@
 """Voxels: the cells of a grid that are occupied, and the centroids of their points."""
 
+import math
 from typing import Any
 
 import numpy as np
 
 from papertwin.errors import InputError
 from papertwin.points.arrays import positive, take_points
+
+FINEST = 2.0**30  # cells along an axis: beyond it rounding would move points to other cells
 
 
 def voxel_centroids(points: Any, leaf: float) -> Any:
@@ -19,7 +22,7 @@ def voxel_centroids(points: Any, leaf: float) -> Any:
         (m, 3) centroids, m ≤ n, of the same kind as `points`; ordered by x, then y, then z of the voxels.
 
     Raises:
-        InputError: bad points, a side that is not above 0, or one so small that 2⁶² voxels do not span the cloud.
+        InputError: bad points, a side that is not above 0, or one so small that the voxels cannot be numbered.
     """
     array, kind = take_points(points)
     return kind.back(centroids(array, positive(leaf, "leaf")))
@@ -40,6 +43,9 @@ def centroids(points: np.ndarray, leaf: float) -> np.ndarray:
 def cell_codes(points: np.ndarray, low: np.ndarray, side: float) -> tuple[np.ndarray, tuple[int, int, int]]:
     """Number the grid cells of side `side` from the corner `low`, x slowest.
 
+    Where the whole grid has too many cells for int64, empty planes of cells are left out, but at least two stay
+    between occupied ones: cells that were at most two apart keep their offset, others stay three or more apart.
+
     Args:
         points: (n, 3).
         low: (3,) lower corner, float64.
@@ -49,18 +55,29 @@ def cell_codes(points: np.ndarray, low: np.ndarray, side: float) -> tuple[np.nda
         (n,) int64 codes, and the number of cells along each axis.
 
     Raises:
-        InputError: the grid has more than 2⁶² cells.
+        InputError: the cloud spans more than 2³⁰ cells along an axis, or too many cells even without empty planes.
     """
     spans = (points.max(axis=0) - low) / side
-    shape = [int(span) + 1 for span in np.minimum(spans, 2.0**62)]
-    if shape[0] * shape[1] * shape[2] >= 2**62:
-        raise InputError(
-            f"Cells of side {side:g} are too small for a cloud that spans {(spans * side).tolist()}: the grid would "
-            "have more than 2^62 cells. Use a larger radius, distance or leaf, or remove far outliers."
-        )
-    codes = np.zeros(len(points), np.int64)
-    for axis in range(3):
-        cell = ((points[:, axis] - low[axis]) / side).astype(np.int64)
-        codes *= shape[axis]
-        codes += np.minimum(cell, shape[axis] - 1)
-    return codes, tuple(shape)
+    if spans.max() >= FINEST:
+        raise InputError(_too_small(spans, side))
+    cells = [np.floor((points[:, axis] - low[axis]) / side).astype(np.int64) for axis in range(3)]
+    shape = tuple(int(cell.max()) + 1 for cell in cells)
+    if math.prod(shape) >= 2**62:
+        cells = [_without_empty_planes(cell) for cell in cells]
+        shape = tuple(int(cell.max()) + 1 for cell in cells)
+        if math.prod(shape) >= 2**62:
+            raise InputError(_too_small(spans, side))
+    return (cells[0] * shape[1] + cells[1]) * shape[2] + cells[2], shape
+
+
+def _without_empty_planes(cell: np.ndarray) -> np.ndarray:
+    occupied, inverse = np.unique(cell, return_inverse=True)
+    return np.concatenate(([0], np.cumsum(np.minimum(np.diff(occupied), 3))))[inverse]
+
+
+def _too_small(spans: np.ndarray, side: float) -> str:
+    size = " x ".join(f"{span * side:g}" for span in spans)
+    return (
+        f"Cells of side {side:g} are too small for a cloud of size {size}: there would be too many to number. "
+        "Use a larger distance or leaf (or a smaller decimation), or remove far outliers."
+    )

@@ -1,0 +1,213 @@
+"""The command line: every command answers, mistakes are messages without a traceback, exit codes mean something."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from rich.table import Table
+from typer.testing import CliRunner
+
+import papertwin
+from papertwin import canonical, jobs, ledger, paths, runner, verify
+from papertwin.cli import app
+from papertwin.errors import RunError
+from papertwin.runner import Failure, Outcome
+from papertwin.verify import Comparison
+
+COMMANDS = ("list", "run", "plan", "report", "verify", "data", "bench", "new")
+
+
+@pytest.fixture(autouse=True)
+def figures(tmp_path, monkeypatch):
+    """Keep every command away from the repository's figures."""
+    monkeypatch.setenv("PAPERTWIN_FIGURES", str(tmp_path / "figures"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path / "figures"
+
+
+@pytest.fixture
+def calls(monkeypatch, figures):
+    """Stand in for runner and report; `calls["outcomes"]` is what the runner returns."""
+    made = {"outcomes": [], "reports": 0}
+
+    def run_jobs(todo, **options):
+        made.update(jobs=todo, **options)
+        return made["outcomes"] or [Outcome(job.address, "done", 1.0) for job in todo]
+
+    def write(folder):
+        made["reports"] += 1
+        return folder / "index.html"
+
+    monkeypatch.setattr(runner, "run_jobs", run_jobs)
+    monkeypatch.setattr(papertwin, "report", SimpleNamespace(write=write), raising=False)
+    return made
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_help_names_every_command():
+    found = call("--help")
+    assert found.exit_code == 0
+    assert all(f" {name} " in found.output for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command):
+    assert call(command, "--help").exit_code == 0
+
+
+def test_list_shows_every_paper():
+    found = call("list")
+    assert found.exit_code == 0
+    assert all(slug in found.output for slug in ledger.slugs())
+    assert str(ledger.load("don").paper.year) in found.output
+
+
+def test_run_passes_the_options_on_and_ends_with_the_report(calls):
+    found = call("run", "don", "-p", "seed=3", "--jobs", 2, "--force", "--device", "cpu", "--timeout", 9)
+    assert found.exit_code == 0, found.output
+    (job,) = calls["jobs"]
+    assert job.parameters == {"seed": 3, "device": "cpu"}
+    assert (job.timeout, calls["n_jobs"], calls["force"], calls["reports"]) == (9, 2, True, 1)
+
+
+def test_run_without_a_slug_runs_every_paper(calls):
+    assert call("run").exit_code == 0
+    assert [job.slug for job in calls["jobs"]] == ledger.slugs()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["run", "dno"], "No paper is called dno"),
+        (["run", "don", "-p", "treshold=1"], "Did you mean 'threshold'"),
+        (["run", "don", "-p", "threshold=high"], "expected float"),
+        (["run", "don", "--update", "-p", "seed=3"], "plain quick runs only"),
+        (["plan", "dno"], "No paper is called 'dno'"),
+        (["new", "2fast"], "cannot name a paper"),
+        (["new", "don"], "exists already"),
+        (["verify", "absent.png"], "Cannot read absent.png"),
+        (["data", "check", "strete"], "No data set is called 'strete'"),
+    ],
+)
+def test_a_mistake_is_a_message_and_nothing_is_run(calls, figures, arguments, reason):
+    found = call(*arguments)
+    assert found.exit_code == 1
+    assert reason in found.output
+    assert found.output.startswith("Error: ")
+    assert "Traceback" not in found.output
+    assert "jobs" not in calls
+    assert not figures.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "--profile", "huge"], ["run", "--jobs", "0"], ["run", "--device", "tpu"], ["data", "fetch"]]
+)
+def test_a_wrong_option_is_a_usage_error(calls, arguments):
+    found = call(*arguments)
+    assert found.exit_code == 2
+    assert "jobs" not in calls
+
+
+def test_a_failed_notebook_gives_an_exit_code_and_names_the_cell(calls):
+    calls["outcomes"] = [Outcome("don", "failed", 2.0, Failure("cell", "ValueError: no", cell=7, source="raise"))]
+    found = call("run", "don")
+    assert found.exit_code == 1
+    assert "don: cell 7 failed (cell): ValueError: no" in found.output
+    assert calls["reports"] == 1
+
+
+def test_an_interruption_has_its_own_exit_code(calls, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run_jobs", interrupted)
+    found = call("run", "don")
+    assert found.exit_code == 130
+    assert "Earlier results are untouched" in found.output
+
+
+def test_update_stores_what_succeeded_and_only_that(calls, monkeypatch, figures):
+    stored = []
+    monkeypatch.setattr(canonical, "update_source", lambda executed, committed: stored.append((executed, committed)))
+    assert call("run", "don", "--update").exit_code == 0
+    assert stored == [(figures / "don" / "don.ipynb", paths.notebook("don"))]
+    calls["outcomes"] = [Outcome("don", "failed", 2.0, Failure("cell", "no"))]
+    assert call("run", "don", "--update").exit_code == 1
+    assert len(stored) == 1
+
+
+def test_plan_shows_parameters_and_cost():
+    found = call("plan", "don", "--profile", "full")
+    assert found.exit_code == 0
+    assert "list[str]" in found.output
+    assert all(parameter.name in found.output for parameter in jobs.declared("don"))
+    assert f"{ledger.load('don').profiles['full'].minutes:g} minutes" in found.output
+
+
+def test_plan_asks_the_paper_for_its_own(monkeypatch):
+    from papertwin.papers import don
+
+    monkeypatch.setattr(don, "plan", lambda params: {"steps": params.min_size * 1000}, raising=False)
+    assert "50,000" in call("plan", "don").output
+
+
+def test_report_writes_and_names_the_page(calls, figures):
+    found = call("report")
+    assert found.exit_code == 0
+    assert str(figures / "index.html") in found.output
+
+
+@pytest.mark.parametrize(("differences", "code"), [((), 0), (("axes[0]: published 1, now 2",), 1)])
+def test_verify_says_what_it_found(monkeypatch, differences, code):
+    found = Comparison("don/fig1", 10, 0.5, 0.1, differences)
+    monkeypatch.setattr(verify, "verify", lambda png, on_event: found)
+    result = call("verify", "fig1.png")
+    assert result.exit_code == code
+    assert str(found) in result.output
+
+
+def test_data_lists_checks_and_fetches(monkeypatch):
+    from papertwin.data import registry
+
+    listed = call("data")
+    assert all(name in listed.output for name in registry.names())
+    monkeypatch.setattr(registry, "check", lambda name: [f"{name}: corrupted"])
+    found = call("data", "check", "street")
+    assert found.exit_code == 1
+    assert "street: corrupted" in found.output
+    monkeypatch.setattr(registry, "check", lambda name: [])
+    assert call("data", "check").exit_code == 0
+    monkeypatch.setattr(registry, "fetch", lambda name: f"here/{name}")
+    assert "here/kitti" in call("data", "fetch", "kitti").output
+
+
+class Found:
+    """A benchmark's result."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def table(self):
+        table = Table("who", "seconds")
+        table.add_row(self.name, "1.5")
+        return table
+
+    def to_json(self):
+        return {"name": self.name}
+
+
+def test_bench_prints_a_table_and_writes_json(monkeypatch, tmp_path):
+    def run_benchmark(name):
+        if name != "don":
+            raise RunError(f"No benchmark is called {name!r}.")
+        return Found(name)
+
+    monkeypatch.setattr(papertwin, "bench", SimpleNamespace(run_benchmark=run_benchmark), raising=False)
+    found = call("bench", "don", "--json", tmp_path / "don.json")
+    assert found.exit_code == 0
+    assert "1.5" in found.output
+    assert json.loads((tmp_path / "don.json").read_text()) == {"name": "don"}
+    assert call("bench", "nothing").exit_code == 1

@@ -1,0 +1,68 @@
+"""What a user sees of a run, on a terminal and in a log."""
+
+import io
+import json
+
+from rich.console import Console
+
+from papertwin.progress import Display, summary, verdicts
+from papertwin.runner import Event, Failure, Outcome
+
+
+def console(terminal=False):
+    return Console(file=io.StringIO(), width=120, force_terminal=terminal, color_system=None, _environ={})
+
+
+def shown(events, terminal=False):
+    out = console(terminal)
+    with Display(out) as display:
+        for event in events:
+            display(event)
+    return out.file.getvalue()
+
+
+def test_a_log_gets_plain_lines_and_not_one_per_cell():
+    cells = [Event("cell", "don", index, 21, 0.5 * index) for index in range(22)]
+    done = Event("ended", "don", outcome=Outcome("don", "done", 12.3))
+    assert shown([*cells, done]).splitlines() == ["don: starting, 0 s", "don: done in 12 s"]
+
+
+def test_a_terminal_gets_a_live_line():
+    text = shown([Event("cell", "don", 7, 21, 3.0)], terminal=True)
+    assert "cell 7 of 21" in text
+    assert "don" in text
+
+
+def test_waiting_is_announced():
+    assert "another papertwin runs this paper" in shown([Event("waiting", "don")])
+
+
+def failed(**changes):
+    settings = {"kind": "cell", "exception": "ValueError: [red]no[/]", "cell": 7, "source": "x = [1]\nraise"}
+    return Outcome("don", "failed", 3.0, Failure(**{**settings, **changes}))
+
+
+def test_the_summary_names_the_failing_cell_and_shows_it_as_it_is(tmp_path):
+    out = console()
+    out.print(summary([failed(), Outcome("other", "skipped")], tmp_path))
+    text = out.file.getvalue()
+    assert "don: cell 7 failed (cell): ValueError: [red]no[/]" in text
+    assert "    x = [1]\n    raise" in text
+    assert "up to date" in text
+
+
+def test_the_summary_shows_the_log_of_a_crash_and_where_the_notebook_is(tmp_path):
+    out = console()
+    crash = failed(kind="other", cell=None, traceback="\x1b[31mSegfault\x1b[0m", notebook=tmp_path / "don.ipynb")
+    out.print(summary([crash], tmp_path))
+    assert "Segfault" in out.file.getvalue()
+    assert "partial notebook" in out.file.getvalue()
+
+
+def test_verdicts_are_counted_from_the_results(tmp_path):
+    assert verdicts(tmp_path) == "–"
+    counts = {"REPRODUCED": 9, "NOT REPRODUCED": 0, "INCONCLUSIVE": 1}
+    (tmp_path / "results.json").write_text(json.dumps({"verdicts": counts}))
+    out = console()
+    out.print(verdicts(tmp_path))
+    assert out.file.getvalue() == "9 REPRODUCED · 1 INCONCLUSIVE\n"
