@@ -25,6 +25,7 @@ from pathlib import Path
 folder = Path(os.environ["PAPERTWIN_FIGURES"]) / address
 folder.mkdir(parents=True)
 values = {"n": n, "threads": os.environ["NUMBA_NUM_THREADS"], "cwd": os.getcwd()}
+values["backend"] = os.environ["MPLBACKEND"]
 (folder / "results.json").write_text(json.dumps(values))
 print("wrote", n)
 """
@@ -147,6 +148,11 @@ def test_the_exclusive_one_runs_after_the_others_with_every_core(batch):
         for slug in ("exclusive", "good")
     }
     assert threads == {"exclusive": str(cores()), "good": str(max(1, cores() // 2))}
+
+
+def test_figures_are_shown_in_the_notebook_whatever_backend_the_caller_uses(batch):
+    assert os.environ["MPLBACKEND"] == "Agg"
+    assert "inline" in json.loads((batch["figures"] / "good" / "results.json").read_text())["backend"]
 
 
 def test_progress_counts_the_cells_of_the_committed_notebook(batch):

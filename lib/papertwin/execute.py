@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def kill_tree(pid: int) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Ask the system to end this process when its parent ends (Linux), and end at once if it has already.
+    """End this process when its parent ends: the system does it on Linux, a thread that looks elsewhere.
 
     Args:
         parent: process id of the parent as the parent knows it.
@@ -146,8 +147,16 @@ def die_with(parent: int) -> None:
 
         pr_set_pdeathsig = 1
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM, 0, 0, 0)
+    else:
+        threading.Thread(target=_follow, args=[parent], daemon=True).start()
     if os.getppid() != parent:
         os._exit(EXIT_OTHER)
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    _terminated()
 
 
 def _terminated(*_: Any) -> None:
@@ -163,6 +172,7 @@ def prepare_environment(job: dict[str, Any]) -> None:
     """Set what the kernel inherits: where to write, how many threads, which kernel definition."""
     os.environ["PAPERTWIN_FIGURES"] = job["figures"]
     os.environ.update({name: str(job["threads"]) for name in THREAD_VARIABLES})
+    os.environ.pop("MPLBACKEND", None)  # else the kernel would not show figures in the notebook
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, not one a user registered
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # ipykernel's debugger would warn on stderr
 

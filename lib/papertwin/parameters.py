@@ -238,8 +238,7 @@ def resolve(ledger: Ledger, profile: str, overrides: Mapping[str, Any], paramete
         ParameterError: an unknown name, a wrong type, or the ambiguity above.
     """
     known = {parameter.name: parameter for parameter in parameters}
-    quick = _profile_values(ledger, "quick", known)
-    for name, value in quick.items():
+    for name, value in _profile_values(ledger, "quick", known).items():
         if value != known[name].default:
             raise LedgerError(
                 f"{ledger.slug}: parameter {name} is {value!r} in [profiles.quick.parameters] but "
@@ -257,14 +256,10 @@ def resolve(ledger: Ledger, profile: str, overrides: Mapping[str, Any], paramete
         if value == defaults[name]:
             raise ParameterError(
                 f"{ledger.slug}: {name}={_example(value)} is quick's own value, which profile {profile!r} replaces by "
-                f"{base[name]!r}; the notebook cannot tell it from a value left alone. Choose another value, or "
-                f"run profile quick."
+                f"{base[name]!r}; the notebook cannot tell it from a value left alone. Choose another value or quick."
             )
         kept[name] = value
-    values = {**base, **kept}
-    if "profile" in known:
-        values["profile"] = known["profile"].check(profile)
-    return Resolved(values, kept)
+    return Resolved({**base, **kept, "profile": profile}, kept)
 
 
 def _profile_values(ledger: Ledger, profile: str, known: Mapping[str, Parameter]) -> dict[str, Any]:

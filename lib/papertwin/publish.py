@@ -33,7 +33,7 @@ def check_writable(figures: Path) -> None:
         RunError: they cannot.
     """
     try:
-        for name in (STAGING, BACKUP, LOCKS, STATE, FAILED):
+        for name in (STAGING, BACKUP, LOCKS, STATE, FAILED, "."):
             (figures / name).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=figures / name) as file:
                 file.write(b"papertwin")

@@ -50,7 +50,7 @@ class Params:
     min_size: int = 50
     max_size: int = 100000
     max_range: float = 15.0
-    tiles: int = 8
+    tiles: int = 4
     kitti_frames: int = 0
     profile: str = "quick"
     device: str = "auto"

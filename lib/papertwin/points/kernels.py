@@ -1,9 +1,8 @@
-"""Compiled kernels of the neighbourhood sums: build the tree, summarise it, sum moments within a radius.
+"""Compiled kernels of the neighbourhood sums: moments of all points within a radius, and the axis of least variance.
 
-The tree is a kd-tree split at the median of the longest side (Friedman, Bentley, Finkel 1977), stored in
-pre-order: a node's first child follows it, and skipping a node of m leaves means jumping 2m - 1 places. The sums
-follow the idea of dual-tree algorithms (Gray, Moore 2000): a node wholly inside the ball adds the sums of its
-points without visiting them, only nodes on the boundary are opened, so the result is exact.
+The idea is that of dual-tree algorithms (Gray, Moore 2000): neighbouring queries walk the tree together; a node wholly
+inside the ball adds the sums of its points without visiting them, only nodes on the boundary are opened, so the
+result is exact and its cost grows more slowly than the number of neighbours. `papertwin.points.tree` builds the tree.
 
 Ten moments, always in this order: n, Σx, Σy, Σz, Σxx, Σyy, Σzz, Σxy, Σxz, Σyz.
 
@@ -25,91 +24,6 @@ NEAR, FAR = 1.0 - 1e-12, 1.0 + 1e-12  # rounding of box distances: in doubt a no
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 # Sums may be reordered (SIMD); nothing else is relaxed, so infinities and comparisons keep their meaning.
 _simd = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-
-
-@_jit
-def _partition(x, y, z, order, key, low, high, middle):
-    """Reorder [low, high) so that the entries before `middle` have the smallest keys (quickselect, in place)."""
-    high -= 1
-    while low < high:
-        a, b, c = key[low], key[(low + high) >> 1], key[high]
-        pivot = max(min(a, b), min(max(a, b), c))
-        i, j = low, high
-        while i <= j:
-            while key[i] < pivot:
-                i += 1
-            while key[j] > pivot:
-                j -= 1
-            if i <= j:
-                x[i], x[j] = x[j], x[i]
-                y[i], y[j] = y[j], y[i]
-                z[i], z[j] = z[j], z[i]
-                order[i], order[j] = order[j], order[i]
-                i += 1
-                j -= 1
-        if middle <= j:
-            high = j
-        elif middle >= i:
-            low = i
-        else:
-            return
-
-
-@_simd
-def _extent(key, start, end):
-    """Smallest and largest key of [start, end)."""
-    low, high = key[start], key[start]
-    for i in range(start, end):
-        low = min(low, key[i])
-        high = max(high, key[i])
-    return low, high
-
-
-@_jit
-def split(x, y, z, order, first, leaves, count):
-    """Split a range of leaves at the middle of its longest side; returns the number of leaves on the left."""
-    left = (leaves + 1) >> 1
-    start, end = first * LEAF, min(count, (first + leaves) * LEAF)
-    (x0, x1), (y0, y1), (z0, z1) = _extent(x, start, end), _extent(y, start, end), _extent(z, start, end)
-    key = x
-    if y1 - y0 > x1 - x0 and y1 - y0 >= z1 - z0:
-        key = y
-    elif z1 - z0 > x1 - x0:
-        key = z
-    _partition(x, y, z, order, key, start, end, start + left * LEAF)
-    return left
-
-
-@_jit
-def build(x, y, z, order, leaf, root, first, leaves, count):
-    """Build the subtree whose root is node `root`, over `leaves` leaves from leaf `first` on."""
-    stack = np.empty((64, 3), np.int64)
-    stack[0, 0], stack[0, 1], stack[0, 2] = root, first, leaves
-    depth = 1
-    while depth > 0:
-        depth -= 1
-        node, first, leaves = stack[depth, 0], stack[depth, 1], stack[depth, 2]
-        leaf[node, 0], leaf[node, 1] = first, leaves
-        if leaves > 1:
-            left = split(x, y, z, order, first, leaves, count)
-            stack[depth, 0], stack[depth, 1], stack[depth, 2] = node + 2 * left, first + left, leaves - left
-            stack[depth + 1, 0], stack[depth + 1, 1], stack[depth + 1, 2] = node + 1, first, left
-            depth += 2
-
-
-@_jit
-def groups(leaf):
-    """Numbers of the largest subtrees of at most GROUP leaves, in tree order."""
-    found = np.empty(len(leaf), np.int64)
-    count, node = 0, 0
-    while node < len(leaf):
-        if leaf[node, 1] <= GROUP:
-            found[count] = node
-            count += 1
-            node += 2 * leaf[node, 1] - 1
-        else:
-            node += 1
-    return found[:count].copy()
 
 
 @_jit
@@ -163,9 +77,11 @@ def summarise(x, y, z, leaf, box, moments, start, end, count):
             continue
         low = leaf[node, 0] * LEAF
         high = min(count, low + LEAF)
-        b[0], b[3] = _extent(x, low, high)
-        b[1], b[4] = _extent(y, low, high)
-        b[2], b[5] = _extent(z, low, high)
+        for k, key in enumerate((x, y, z)):
+            b[k] = b[k + 3] = key[low]
+            for i in range(low + 1, high):
+                b[k] = min(b[k], key[i])
+                b[k + 3] = max(b[k + 3], key[i])
         for i in range(low, high):
             dx, dy, dz = x[i] - 0.5 * (b[0] + b[3]), y[i] - 0.5 * (b[1] + b[4]), z[i] - 0.5 * (b[2] + b[5])
             _add_point(m, dx, dy, dz)
@@ -196,13 +112,8 @@ def _add_all(total, sums):
 @_simd
 def _sum_boxes(sums, state, count, total):
     """Add the moments of the boxes in state 1."""
-    a0, a1, a2, a3, a4, a5, a6, a7, a8, a9 = (sums[0], sums[1], sums[2], sums[3], sums[4]) + (
-        sums[5],
-        sums[6],
-        sums[7],
-        sums[8],
-        sums[9],
-    )
+    a0, a1, a2, a3, a4 = sums[0], sums[1], sums[2], sums[3], sums[4]
+    a5, a6, a7, a8, a9 = sums[5], sums[6], sums[7], sums[8], sums[9]
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = 0.0
     for j in range(count):
         inside = state[j] == 1.0
@@ -219,6 +130,12 @@ def _sum_boxes(sums, state, count, total):
     _add_all(total, (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9))
 
 
+@_jit
+def _squared(dx, dy, dz):
+    """Squared length by the letter, never fused or reordered: who is a neighbour is the same on every processor."""
+    return dx * dx + dy * dy + dz * dz
+
+
 @_simd
 def _sum_points(points, count, px, py, pz, r2, total):
     """Add the moments, about p, of the points with distance <= r."""
@@ -226,15 +143,14 @@ def _sum_points(points, count, px, py, pz, r2, total):
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = 0.0
     for j in range(count):
         dx, dy, dz = x[j] - px, y[j] - py, z[j] - pz
-        xx, yy, zz = dx * dx, dy * dy, dz * dz
-        inside = xx + yy + zz <= r2
+        inside = _squared(dx, dy, dz) <= r2
         s0 += 1.0 if inside else 0.0
         s1 += dx if inside else 0.0
         s2 += dy if inside else 0.0
         s3 += dz if inside else 0.0
-        s4 += xx if inside else 0.0
-        s5 += yy if inside else 0.0
-        s6 += zz if inside else 0.0
+        s4 += dx * dx if inside else 0.0
+        s5 += dy * dy if inside else 0.0
+        s6 += dz * dz if inside else 0.0
         s7 += dx * dy if inside else 0.0
         s8 += dx * dz if inside else 0.0
         s9 += dy * dz if inside else 0.0
@@ -277,7 +193,7 @@ def _walk(source, queries, start, end, b, r2, work):
     Boundary points are summed about the query, whole leaves about the centre of `b`.
     """
     leaf, box, moments = source[3], source[4], source[5]
-    names, bounds, sums, state, buffer, about_centre, about_query = work
+    names, bounds, sums, about_centre, about_query = work[0], work[1], work[2], work[5], work[6]
     cx, cy, cz = 0.5 * (b[0] + b[3]), 0.5 * (b[1] + b[4]), 0.5 * (b[2] + b[5])
     shared, single = np.zeros(10), np.empty(10)
     about_centre[:] = 0.0
@@ -334,7 +250,7 @@ def _moments_about(source, px, py, pz, cx, cy, cz, r2, total):
             if skip == 1:
                 for j in range(leaf[node, 0] * LEAF, (leaf[node, 0] + 1) * LEAF):
                     dx, dy, dz = x[j] - px, y[j] - py, z[j] - pz
-                    if dx * dx + dy * dy + dz * dz <= r2:
+                    if _squared(dx, dy, dz) <= r2:
                         _add_point(total, x[j] - cx, y[j] - cy, z[j] - cz)
             node += 1
 
@@ -352,12 +268,14 @@ def _turn(app, aqq, apq):
 
 
 @_jit
-def _smallest_axis(m, axis):
+def _smallest_axis(m, v, axis):
     """Write the unit eigenvector of the smallest eigenvalue of the covariance; returns the eigenvalues, ascending.
 
     Cyclic Jacobi rotations (Jacobi 1846): as exact for repeated eigenvalues as for separate ones.
     """
-    n, v = 1.0 / m[0], np.eye(3)
+    n = 1.0 / m[0]
+    v[:] = 0.0
+    v[0, 0] = v[1, 1] = v[2, 2] = 1.0
     ux, uy, uz = m[1] * n, m[2] * n, m[3] * n
     a, b, c = m[4] * n - ux * ux, m[5] * n - uy * uy, m[6] * n - uz * uz
     d, e, f = m[7] * n - ux * uy, m[8] * n - ux * uz, m[9] * n - uy * uz
@@ -383,8 +301,34 @@ def _smallest_axis(m, axis):
 
 
 @_jit
-def _orient(axis, dx, dy, dz):
-    """Flip `axis` when it points against d; when it is perpendicular to d, make its largest component positive."""
+def _fit(source, px, py, pz, r2, total, scale, v, axis):
+    """Write the normal at p to `axis`; returns its eigenvalue gap, -1 where there is no normal.
+
+    `scale` is the size of the terms that `total` is made of: where it is far larger than the variance, all
+    neighbours are close together and far from the origin of the sums, which are then repeated about the mean.
+    """
+    n = total[0]
+    axis[:] = 0.0
+    if n < 3.0:
+        return -1.0
+    low, middle, high = _smallest_axis(total, v, axis)
+    if n * high <= 1e-8 * scale:
+        cx, cy, cz = px + total[1] / n, py + total[2] / n, pz + total[3] / n
+        _moments_about(source, px, py, pz, cx, cy, cz, r2, total)
+        low, middle, high = _smallest_axis(total, v, axis)
+    rounding = 1e-15 * (abs(px) + abs(py) + abs(pz))
+    if middle <= COLLINEAR * high or high <= rounding * rounding:
+        axis[:] = 0.0
+        return -1.0
+    return (middle - low) / high
+
+
+@_jit
+def _orient(axis, eye, fixed, px, py, pz):
+    """Flip `axis` when it points against d = v - p; when it is perpendicular, make its largest component positive."""
+    dx, dy, dz = eye[0], eye[1], eye[2]
+    if not fixed:
+        dx, dy, dz = dx - px, dy - py, dz - pz
     dot = axis[0] * dx + axis[1] * dy + axis[2] * dz
     if abs(dot) <= 1e-9 * (abs(dx) + abs(dy) + abs(dz)):
         largest = max(abs(axis[0]), abs(axis[1]), abs(axis[2])) - 1e-9
@@ -395,24 +339,15 @@ def _orient(axis, dx, dy, dz):
 
 
 @_jit
-def _fit(source, px, py, pz, r2, total, scale, axis):
-    """Write the normal at p to `axis`; returns its eigenvalue gap, -1 where there is no normal.
-
-    `scale` is the size of the terms that `total` is made of: where it is far larger than the variance, all
-    neighbours are close together and far from the origin of the sums, which are then repeated about the mean.
-    """
-    n = total[0]
-    if n < 3.0:
-        return -1.0
-    low, middle, high = _smallest_axis(total, axis)
-    if n * high <= 1e-8 * scale:
-        cx, cy, cz = px + total[1] / n, py + total[2] / n, pz + total[3] / n
-        _moments_about(source, px, py, pz, cx, cy, cz, r2, total)
-        low, middle, high = _smallest_axis(total, axis)
-    rounding = 1e-15 * (abs(px) + abs(py) + abs(pz))
-    if middle <= COLLINEAR * high or high <= rounding * rounding:
-        return -1.0
-    return (middle - low) / high
+def normals_of_moments(source, points, sums, scale, eye, fixed, r2, vectors, counts, gaps):
+    """Normals from finished sums: `sums` (n, 10) about each of `points` (n, 3); otherwise as `normals_of_groups`."""
+    v, axis = np.empty((3, 3)), np.empty(3)
+    for row in range(len(points)):
+        px, py, pz = points[row, 0], points[row, 1], points[row, 2]
+        counts[row] = np.int64(sums[row, 0])
+        gaps[row] = _fit(source, px, py, pz, r2, sums[row], scale[row], v, axis)
+        _orient(axis, eye, fixed, px, py, pz)
+        vectors[row] = axis
 
 
 @_jit
@@ -432,7 +367,7 @@ def normals_of_groups(source, queries, order, group_leaf, group_box, eye, fixed,
     names, bounds, sums, state = np.empty(BATCH, np.int64), np.empty((6, BATCH)), np.empty((10, BATCH)), np.empty(BATCH)
     about_centre, about_query = np.empty((GROUP * LEAF, 10)), np.empty((GROUP * LEAF, 10))
     work = (names, bounds, sums, state, np.empty((3, BATCH * LEAF)), about_centre, about_query)
-    total, axis = np.empty(10), np.empty(3)
+    v, axis = np.empty((3, 3)), np.empty(3)
     for g in range(len(group_leaf)):
         b, start = group_box[g], group_leaf[g, 0] * LEAF
         end = min(len(order), start + group_leaf[g, 1] * LEAF)
@@ -445,12 +380,6 @@ def normals_of_groups(source, queries, order, group_leaf, group_box, eye, fixed,
             )
             _add_shifted(total, part, dx, dy, dz)
             counts[row] = np.int64(total[0])
-            gaps[row] = _fit(source, x[q], y[q], z[q], r2, total, scale, axis)
-            vectors[row] = 0.0
-            if gaps[row] < 0.0:
-                continue
-            if fixed:
-                _orient(axis, eye[0], eye[1], eye[2])
-            else:
-                _orient(axis, eye[0] - x[q], eye[1] - y[q], eye[2] - z[q])
+            gaps[row] = _fit(source, x[q], y[q], z[q], r2, total, scale, v, axis)
+            _orient(axis, eye, fixed, x[q], y[q], z[q])
             vectors[row] = axis

@@ -1,14 +1,24 @@
-"""The tree over a cloud that the neighbourhood sums walk, and its building in threads."""
+"""The tree over a cloud that the neighbourhood sums walk, and its building in threads.
+
+A kd-tree split at the median of the longest side (Friedman, Bentley, Finkel 1977), stored in pre-order: a node's
+first child follows it, and skipping a node of m leaves means jumping 2m - 1 places. All leaves but the last hold
+exactly `kernels.LEAF` points.
+"""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 from papertwin.errors import InputError
 from papertwin.points import kernels
 from papertwin.training.device import thread_count
+
+_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+# Minima may be taken in any order (SIMD): coordinates are finite.
+_simd = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nnan", "nsz"})
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class MomentTree:
 
     def groups(self) -> np.ndarray:
         """Node numbers of the largest subtrees of at most GROUP leaves: together they cover every point once."""
-        return kernels.groups(self.leaf)
+        return _groups(self.leaf, kernels.GROUP)
 
 
 def build_tree(points: np.ndarray) -> MomentTree:
@@ -60,7 +70,7 @@ def build_tree(points: np.ndarray) -> MomentTree:
     leaf, box, moments = np.empty((nodes, 2), np.int32), np.empty((nodes, 6)), np.empty((nodes, 10))
     tops, level = [], [(0, 0, leaves)]
     while level and len(level) < 4 * thread_count() and level[0][2] > 256:
-        lefts = in_threads(lambda part: kernels.split(x, y, z, order, part[1], part[2], count), level)
+        lefts = in_threads(lambda part: _split(x, y, z, order, part[1], part[2], kernels.LEAF, count), level)
         below = []
         for (node, first, size), left in zip(level, lefts, strict=True):
             leaf[node] = first, size
@@ -70,7 +80,7 @@ def build_tree(points: np.ndarray) -> MomentTree:
 
     def finish(part: tuple[int, int, int]) -> None:
         node, first, size = part
-        kernels.build(x, y, z, order, leaf, node, first, size, count)
+        _build(x, y, z, order, leaf, node, first, size, kernels.LEAF, count)
         kernels.summarise(x, y, z, leaf, box, moments, node, node + 2 * size - 1, count)
 
     in_threads(finish, level)
@@ -86,3 +96,88 @@ def in_threads(work: Callable, parts: Iterable) -> list:
         return [work(part) for part in parts]
     with ThreadPoolExecutor(thread_count(), "papertwin-points") as pool:
         return list(pool.map(work, parts))
+
+
+@_jit
+def _partition(x, y, z, order, key, low, high, middle):
+    """Reorder [low, high) so that the entries before `middle` have the smallest keys (quickselect, in place)."""
+    high -= 1
+    while low < high:
+        a, b, c = key[low], key[(low + high) >> 1], key[high]
+        pivot = max(min(a, b), min(max(a, b), c))
+        i, j = low, high
+        while i <= j:
+            while key[i] < pivot:
+                i += 1
+            while key[j] > pivot:
+                j -= 1
+            if i <= j:
+                x[i], x[j] = x[j], x[i]
+                y[i], y[j] = y[j], y[i]
+                z[i], z[j] = z[j], z[i]
+                order[i], order[j] = order[j], order[i]
+                i += 1
+                j -= 1
+        if middle <= j:
+            high = j
+        elif middle >= i:
+            low = i
+        else:
+            return
+
+
+@_simd
+def _extent(key, start, end):
+    """Smallest and largest key of [start, end)."""
+    low, high = key[start], key[start]
+    for i in range(start, end):
+        low = min(low, key[i])
+        high = max(high, key[i])
+    return low, high
+
+
+@_jit
+def _split(x, y, z, order, first, leaves, size, count):
+    """Split a range of leaves at the middle of its longest side; returns the number of leaves on the left."""
+    left = (leaves + 1) >> 1
+    start, end = first * size, min(count, (first + leaves) * size)
+    (x0, x1), (y0, y1), (z0, z1) = _extent(x, start, end), _extent(y, start, end), _extent(z, start, end)
+    key = x
+    if y1 - y0 > x1 - x0 and y1 - y0 >= z1 - z0:
+        key = y
+    elif z1 - z0 > x1 - x0:
+        key = z
+    _partition(x, y, z, order, key, start, end, start + left * size)
+    return left
+
+
+@_jit
+def _build(x, y, z, order, leaf, root, first, leaves, size, count):
+    """Build the subtree whose root is node `root`, over `leaves` leaves from leaf `first` on."""
+    stack = np.empty((64, 3), np.int64)
+    stack[0, 0], stack[0, 1], stack[0, 2] = root, first, leaves
+    depth = 1
+    while depth > 0:
+        depth -= 1
+        node, first, leaves = stack[depth, 0], stack[depth, 1], stack[depth, 2]
+        leaf[node, 0], leaf[node, 1] = first, leaves
+        if leaves > 1:
+            left = _split(x, y, z, order, first, leaves, size, count)
+            stack[depth, 0], stack[depth, 1], stack[depth, 2] = node + 2 * left, first + left, leaves - left
+            stack[depth + 1, 0], stack[depth + 1, 1], stack[depth + 1, 2] = node + 1, first, left
+            depth += 2
+
+
+@_jit
+def _groups(leaf, most):
+    """Numbers of the largest subtrees of at most `most` leaves, in tree order."""
+    found = np.empty(len(leaf), np.int64)
+    count, node = 0, 0
+    while node < len(leaf):
+        if leaf[node, 1] <= most:
+            found[count] = node
+            count += 1
+            node += 2 * leaf[node, 1] - 1
+        else:
+            node += 1
+    return found[:count].copy()
