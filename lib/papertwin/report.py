@@ -33,6 +33,7 @@ class _File(_Tolerant):
 class _Saved(_Tolerant):
     id: str
     caption: str = ""
+    source: str = ""
     files: dict[str, _File] = {}
 
 
@@ -78,6 +79,7 @@ class Picture:
     width: int = 0
     height: int = 0
     wide: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Sheet:
     header: list[str]
     rows: list[list[str]]
     omitted: int = 0
+    source: str = ""
 
     @property
     def wide(self) -> bool:
@@ -254,7 +257,7 @@ def _picture(view: RunView, saved: _Saved, folder: Path, base: Path) -> list[Pic
         return []
     width, height = png_size(base / links["png"])
     others = {kind: link for kind, link in links.items() if kind != "png"}
-    return [Picture(saved.id, saved.caption, links["png"], others, width, height)]
+    return [Picture(saved.id, saved.caption, links["png"], others, width, height, source=saved.source)]
 
 
 def _natural(saved: _Saved) -> list[tuple[int, str]]:
@@ -297,7 +300,8 @@ def _sheet(view: RunView, saved: _Saved, folder: Path, base: Path) -> list[Sheet
         return []
     header, body = (rows[0], rows[1:]) if rows else ([], [])
     link = Path(file.name).relative_to(base).as_posix()
-    return [Sheet(saved.id, saved.caption, link, header, body[:MAX_ROWS], max(0, len(body) - MAX_ROWS))]
+    omitted = max(0, len(body) - MAX_ROWS)
+    return [Sheet(saved.id, saved.caption, link, header, body[:MAX_ROWS], omitted, saved.source)]
 
 
 def _short(text: str) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCHEMA = 1
-COMMON = ("profile", "device", "seed")
+UNSTABLE = "see the table (rests on measured time, or is a close call)"
 
 
 def address(slug: str, profile: str, overrides: Mapping[str, Any]) -> str:
@@ -143,11 +143,8 @@ class Claims:
 
     @property
     def verdicts(self) -> str:
-        """One line per claim whose verdict cannot depend on the machine; the others are named, not decided."""
-        return "\n".join(
-            f"{j.claim.id:4} {j.verdict if j.claim.stable else 'see the table (depends on measured time)'}"
-            for j in self.judgements
-        )
+        """One line per claim whose verdict is clear on any machine; the others are named, not decided."""
+        return "\n".join(f"{j.claim.id:4} {j.verdict if j.claim.stable else UNSTABLE}" for j in self.judgements)
 
     def count(self) -> dict[str, int]:
         """Verdict → number of claims."""
@@ -249,7 +246,7 @@ class Run:
 
     def _entry(self, exhibit: ledger.Exhibit, written: Mapping[str, Path]) -> dict[str, Any]:
         listed = {kind: {"path": p.name, "sha256": files.sha256(p)} for kind, p in written.items()}
-        return {"id": exhibit.id, "caption": exhibit.caption, "files": listed}
+        return {"id": exhibit.id, "caption": exhibit.caption, "source": exhibit.source, "files": listed}
 
     def _results(self, claims: Claims) -> dict[str, Any]:
         tables = {e.id for e in self.ledger.tables}

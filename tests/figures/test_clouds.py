@@ -33,9 +33,12 @@ def test_turnable_view_stays_small_and_keeps_its_colours():
     figure = clouds.turnable(points, np.arange(50_000), "title", most=1000)
     assert len(figure.data[0].x) <= 1000
     assert figure.data[0].marker.color[1] == 50
-    labels = clouds.cluster_colours(np.array([0, 1, 20]))
+    labels = clouds.cluster_colours(np.array([0, 1, 18]))
     assert (labels[0] == labels[2]).all()
     assert (labels[0] != labels[1]).any()
+    colours = clouds.cluster_colours(np.arange(-1, 18))
+    grey = np.ptp(colours[:, :3], axis=1) < 0.05
+    assert grey.tolist() == [True] + [False] * 18
     coloured = clouds.turnable(points, labels[np.arange(50_000) % 3], "t", most=50_000).data[0].marker
     names = [name for _, name in coloured.colorscale]
     expected = [tuple((row[:3] * 255).round().astype(int)) for row in labels]
@@ -45,12 +48,17 @@ def test_turnable_view_stays_small_and_keeps_its_colours():
 
 def test_a_map_shows_the_mean_of_each_cell_and_nothing_elsewhere():
     _, axes = plt.subplots()
-    points = np.array([[0.1, 0.1, 0], [0.2, 0.3, 0], [2.5, 0.1, 0], [0.1, 1.5, 0]])
-    shown = clouds.top_map(axes, points, np.array([1.0, 3.0, 5.0, 7.0]), 1.0).get_array()
+    points = np.array([[0.1, 0.1, 0], [0.2, 0.3, 0], [2.5, 0.1, 0], [0.1, 1.5, 0], [1.3, 0.2, 0], [2.4, 0.2, 1]])
+    shown = clouds.top_map(axes, points, np.array([1.0, 3.0, 5.0, 7.0, np.nan, np.nan]), 1.0).get_array()
     assert shown[0, 0] == 2.0
     assert shown[0, 2] == 5.0
     assert shown[1, 0] == 7.0
-    assert np.ma.getmaskarray(shown)[1, 1]
+    hidden = np.ma.getmaskarray(shown)
+    assert hidden[1, 1]
+    assert hidden[0, 1], "a cell whose only point has no value shows none"
+    grey = axes.images[0].get_array()
+    assert grey[0, 1] == 0.75
+    assert np.ma.getmaskarray(grey).sum() == grey.size - 1
 
 
 def test_an_oblique_view_draws_what_is_nearer_to_the_eye_last():

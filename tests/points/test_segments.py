@@ -58,7 +58,7 @@ def test_scores_against_counting_by_hand():
     boxes = [Box("a", (0, 0, -1), (2, 1, 2), 0.3), Box("empty", (50, 0, 0), (1, 1, 1), 0)]
     labels = rng.integers(-1, 4, 3000)
     kept = labels >= 0
-    (match,) = match_objects(points, boxes, Segmentation(points, points[:, 0], kept, labels))
+    (match,) = match_objects(points, boxes, Segmentation(points, points[:, 0], ~kept, kept, labels))
     inside = points_in_box(points, boxes[0].centre, boxes[0].size, boxes[0].yaw)
     members = set(np.flatnonzero(inside))
     clusters = [set(np.flatnonzero(labels == k)) for k in range(4)]
@@ -71,10 +71,24 @@ def test_scores_against_counting_by_hand():
 
 def test_no_cluster_gives_zero_and_no_label():
     points, box = street()
-    nothing = Segmentation(points, points[:, 0], np.zeros(len(points), bool), np.full(len(points), -1))
+    no = np.zeros(len(points), bool)
+    nothing = Segmentation(points, points[:, 0], no, no, np.full(len(points), -1))
     (match,) = match_objects(points, [box], nothing)
     assert (match.iou, match.cluster, match.recall) == (0, -1, 0)
     assert np.isnan(precision(points, [box], nothing.kept))
+
+
+def test_a_lonely_point_is_undefined_and_never_kept():
+    points = np.vstack([street()[0], [[50.0, 50.0, 0.0]]])
+    result = segment(points, 0.25, 2.0, threshold=0.0)
+    assert result.undefined.nonzero()[0].tolist() == [len(points) - 1]
+    assert result.magnitude[-1] == 0
+    assert not result.kept[-1]
+
+
+def test_a_link_of_zero_is_refused_and_not_replaced():
+    with pytest.raises(InputError):
+        segment(street()[0], 0.25, 2.0, link=0.0)
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.0, 2])

@@ -77,7 +77,7 @@ def run_benchmark(name: str, progress: Progress | None = None) -> BenchResult:
     module = import_module(f"papertwin.bench.{name}")
     if progress is not None:
         return module.run(progress)
-    with _bar() as bar:
+    with _Bar() as bar:
         return module.run(bar)
 
 
@@ -108,10 +108,10 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-class _bar:
+class _Bar:
     """A progress line on standard error: callable like every `progress`."""
 
-    def __enter__(self) -> "_bar":
+    def __enter__(self) -> "_Bar":
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

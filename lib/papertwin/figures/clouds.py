@@ -11,7 +11,9 @@ from matplotlib.collections import PathCollection
 from papertwin.figures.style import GREY
 
 # Neighbouring clusters must differ, so the colours of a qualitative map are dealt out in a fixed shuffled order.
-_CLUSTER_COLOURS = plt.get_cmap("tab20")(np.random.default_rng(0).permutation(np.arange(20)))
+# The map's two greys (14, 15) are left out: grey is for points that belong to no cluster.
+_CLUSTER_COLOURS = plt.get_cmap("tab20")(np.random.default_rng(0).permutation(np.r_[0:14, 16:20]))
+_NO_CLUSTER = np.array([0.8, 0.8, 0.8, 1.0])
 
 
 def top_view(axes: Axes, points: np.ndarray, values: Any = GREY, *, unit: str = "m", **options: Any) -> PathCollection:
@@ -36,23 +38,29 @@ def top_view(axes: Axes, points: np.ndarray, values: Any = GREY, *, unit: str = 
 
 
 def top_map(axes: Axes, points: np.ndarray, values: np.ndarray, cell: float, *, unit: str = "m", **options: Any) -> Any:
-    """Draw the mean of a value over the points of each ground cell, as an image from above.
+    """Draw the mean of a value over the vertical column of points in each ground cell, as an image from above.
+
+    Cells without points stay white; cells whose points have no value (NaN) are grey.
 
     Args:
         axes: where to draw.
         points: (n, ≥ 2).
-        values: (n,) numbers.
-        cell: side of a cell, in the unit of the points; cells without points stay white.
+        values: (n,) numbers; NaN where a point has no value.
+        cell: side of a cell, in the unit of the points.
         unit: unit of the coordinates, for the axis labels.
         options: passed to imshow (vmin, vmax, cmap, …).
     """
     x, y = points[:, 0], points[:, 1]
     edges = [np.arange(along.min(), along.max() + 2 * cell, cell) for along in (x, y)]
-    count, *_ = np.histogram2d(x, y, edges)
-    total, *_ = np.histogram2d(x, y, edges, weights=values)
+    known = np.isfinite(values)
+    anything, *_ = np.histogram2d(x, y, edges)
+    count, *_ = np.histogram2d(x[known], y[known], edges)
+    total, *_ = np.histogram2d(x[known], y[known], edges, weights=values[known])
     mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-    extent = (edges[0][0], edges[0][-1], edges[1][0], edges[1][-1])
-    drawn = axes.imshow(mean.T, origin="lower", extent=extent, **options)
+    placed = {"origin": "lower", "extent": (edges[0][0], edges[0][-1], edges[1][0], edges[1][-1])}
+    blank = np.where((anything > 0) & (count == 0), 0.75, np.nan)
+    axes.imshow(blank.T, cmap="gray", vmin=0, vmax=1, **placed)
+    drawn = axes.imshow(mean.T, **placed, **options)
     axes.set_xlabel(f"x ({unit})")
     axes.set_ylabel(f"y ({unit})")
     return drawn
@@ -82,8 +90,9 @@ def oblique_view(
 
 
 def cluster_colours(labels: np.ndarray) -> np.ndarray:
-    """Give each label ≥ 0 a colour that differs from its neighbours in number, (n, 4)."""
-    return _CLUSTER_COLOURS[np.asarray(labels) % len(_CLUSTER_COLOURS)]
+    """Give each label ≥ 0 a colour that differs from its neighbours in number, and −1 light grey, (n, 4)."""
+    labels = np.asarray(labels)
+    return np.where(labels[:, None] >= 0, _CLUSTER_COLOURS[labels % len(_CLUSTER_COLOURS)], _NO_CLUSTER)
 
 
 def draw_boxes(axes: Axes, boxes: Iterable[Any], colour: str = "black", names: Sequence[str] | None = None) -> None:

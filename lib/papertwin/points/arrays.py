@@ -8,7 +8,7 @@ import numpy as np
 
 from papertwin.errors import InputError
 
-LARGEST = 1e50  # beyond it squared distances lose their meaning next to the kernels' padding
+SMALLEST, LARGEST = 1e-50, 1e50  # lengths whose fourth powers float64 can hold
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def take_points(points: Any, name: str = "points", device: Any = None) -> tuple[
 
 
 def positive(value: Any, name: str) -> float:
-    """A finite number above 0.
+    """A number above 0, in a range whose fourth powers are finite.
 
     Raises:
         InputError: it is not.
@@ -85,8 +85,8 @@ def positive(value: Any, name: str) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise InputError(f"{name} must be one number, got {value!r}.") from None
-    if not (0.0 < number <= LARGEST):
-        raise InputError(f"{name} must be a finite number above 0, got {value!r}.")
+    if not (SMALLEST <= number <= LARGEST):
+        raise InputError(f"{name} must be a finite number above 0 (from {SMALLEST} to {LARGEST}), got {value!r}.")
     return number
 
 

@@ -7,19 +7,19 @@ most two apart can be linked; union-find joins them. No list of pairs is ever ma
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from papertwin.errors import InputError
 from papertwin.points.arrays import positive, take_points
+from papertwin.points.compiled import jit
 from papertwin.points.voxels import cell_codes
 
 SIDE = (1.0 - 1e-6) / np.sqrt(3.0)  # of the distance: a little less, so that rounding cannot split or join wrongly
 
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 
-
-def euclidean_clusters(points: Any, distance: float, min_size: int = 1, max_size: int | None = None) -> Any:
+def euclidean_clusters(
+    points: Any, distance: float, min_size: int = 1, max_size: int | None = None, *, device: Any = None
+) -> Any:
     """Label the clusters, largest first.
 
     Args:
@@ -27,6 +27,7 @@ def euclidean_clusters(points: Any, distance: float, min_size: int = 1, max_size
         distance: points at most this far apart are linked, > 0.
         min_size: smaller clusters get label -1.
         max_size: larger clusters get label -1; None: no limit.
+        device: checked like everywhere; the clusters are always found on the CPU.
 
     Returns:
         (n,) int64 labels of the same kind as `points`: 0 is the largest cluster, equal sizes are ordered by their
@@ -35,7 +36,7 @@ def euclidean_clusters(points: Any, distance: float, min_size: int = 1, max_size
     Raises:
         InputError: bad points, a distance that is not above 0, or sizes that are not 1 ≤ min_size ≤ max_size.
     """
-    array, kind = take_points(points)
+    array, kind = take_points(points, device=device)
     distance = positive(distance, "distance")
     if int(min_size) < 1 or (max_size is not None and int(max_size) < int(min_size)):
         raise InputError(f"Expected 1 <= min_size <= max_size, got min_size={min_size!r}, max_size={max_size!r}.")
@@ -68,7 +69,7 @@ def _rank(components: np.ndarray, min_size: int, max_size: int) -> np.ndarray:
     return labels[inverse]
 
 
-@_jit
+@jit
 def _find(parent, i):
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -76,7 +77,7 @@ def _find(parent, i):
     return i
 
 
-@_jit
+@jit
 def _linked(points, boxes, a, b, starts, d2):
     """True when a point of cell a and one of cell b are within the distance."""
     for i in range(starts[a], starts[a + 1]):
@@ -93,7 +94,7 @@ def _linked(points, boxes, a, b, starts, d2):
     return False
 
 
-@_jit
+@jit
 def _tight_boxes(points, starts):
     boxes = np.empty((len(starts) - 1, 6))
     for c in range(len(starts) - 1):
@@ -106,7 +107,7 @@ def _tight_boxes(points, starts):
     return boxes
 
 
-@_jit
+@jit
 def _join(points, cells, starts, rows, layers, d2):
     """Union-find over occupied cells; returns the root of each.
 

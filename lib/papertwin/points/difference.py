@@ -101,6 +101,7 @@ def difference_of_normals(
     orientation: Orientation = "viewpoint",
     viewpoint: Any = None,
     surface_voxel: float | None = None,
+    return_undefined: bool = False,
     device: Any = None,
 ) -> Any:
     """Half the difference of the normals at two radii: ‖Δn̂‖ = sin(θ/2), θ the angle between them.
@@ -114,10 +115,12 @@ def difference_of_normals(
         viewpoint: (3,) as in `normals`.
         surface_voxel: decimation as in `normals`: at each scale the surface becomes voxel centroids of side
             r / surface_voxel (the authors' example: 100).
+        return_undefined: also tell where Δn̂ is zero for want of a normal (and not because the two agree).
         device: as in `normals`.
 
     Returns:
         (n, 3) Δn̂, already halved, of the same kind as `points`; zero where a normal is missing at either scale.
+        With `return_undefined` a pair: Δn̂, and (n,) bool, true where a normal is missing.
 
     Raises:
         InputError: as in `normals`; also r_small ≥ r_large, or an unknown orientation.
@@ -133,17 +136,24 @@ def difference_of_normals(
         decimation = positive(surface_voxel, "surface_voxel")
         surfaces = [centroids(array, radius / decimation) for radius in (r_small, r_large)]
     small, large = moments.normals_at(array, [r_small, r_large], surfaces, eye, kind.device)
-    return kind.back(_halved(small, large, orientation))
+    undefined = (small.gaps < 0.0) | (large.gaps < 0.0)
+    difference = kind.back(_halved(small, large, orientation, undefined))
+    return (difference, kind.back(undefined)) if return_undefined else difference
 
 
-def _halved(small: moments.Found, large: moments.Found, orientation: Orientation) -> np.ndarray:
+def tilt(vectors: np.ndarray) -> np.ndarray:
+    """Angle between unit normals (n, 3) and the vertical, whatever their sign, in degrees: (n,) in [0, 90]."""
+    return np.degrees(np.arccos(np.clip(np.abs(vectors[:, 2]), 0, 1)))
+
+
+def _halved(small: moments.Found, large: moments.Found, orientation: Orientation, undefined: np.ndarray) -> np.ndarray:
     """(n̂_s - n̂_l) / 2 in place of the small-scale normals."""
     difference, other = small.vectors, large.vectors
     if orientation == "pairwise":
         other[np.einsum("ij,ij->i", difference, other) < 0.0] *= -1.0
     difference -= other
     difference *= 0.5
-    difference[(small.gaps < 0.0) | (large.gaps < 0.0)] = 0.0
+    difference[undefined] = 0.0
     return difference
 
 

@@ -11,22 +11,19 @@ function only. Nothing here is parallel; `papertwin.points.moments` runs these k
 GIL), so every sum is done by one thread in a fixed order and the results do not depend on the thread count.
 """
 
-import numba
 import numpy as np
 
+from papertwin.points.compiled import jit, simd
+
 LEAF = 16  # points in a leaf: two vectors of AVX-512, four of AVX2
-GROUP = 2  # leaves of the query tree that walk the source tree together
+GROUP = 4  # leaves of the query tree that walk the source tree together
 BATCH = 768  # boundary leaves that are looked at together: their boxes and sums stay in the second-level cache
 PAD = 1e100  # coordinate that fills up the last leaf: outside every ball, and its square is finite
 COLLINEAR = 1e-10  # middle eigenvalue over the largest one, below which the direction is arbitrary
 NEAR, FAR = 1.0 - 1e-12, 1.0 + 1e-12  # rounding of box distances: in doubt a node is opened
 
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
-# Sums may be reordered (SIMD); nothing else is relaxed, so infinities and comparisons keep their meaning.
-_simd = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 
-
-@_jit
+@jit
 def _add_shifted(total, m, dx, dy, dz):
     """Add moments `m`, whose origin lies at (dx, dy, dz) from the origin of `total`."""
     n, sx, sy, sz = m[0], m[1], m[2], m[3]
@@ -42,7 +39,7 @@ def _add_shifted(total, m, dx, dy, dz):
     total[9] += m[9] + dy * sz + dz * sy + n * dy * dz
 
 
-@_jit
+@jit
 def _add_point(total, dx, dy, dz):
     """Add one point at (dx, dy, dz) from the origin of `total`."""
     total[0] += 1.0
@@ -57,7 +54,7 @@ def _add_point(total, dx, dy, dz):
     total[9] += dy * dz
 
 
-@_jit
+@jit
 def summarise(x, y, z, leaf, box, moments, start, end, count):
     """Tight boxes, and moments about the centres of these boxes, of nodes [start, end); children come first."""
     for node in range(end - 1, start - 1, -1):
@@ -87,7 +84,7 @@ def summarise(x, y, z, leaf, box, moments, start, end, count):
             _add_point(m, dx, dy, dz)
 
 
-@_simd
+@simd
 def _classify(bounds, state, count, px, py, pz, near, far):
     """Mark each box: 1 wholly inside the ball, 2 on its boundary, 0 outside."""
     x0, y0, z0, x1, y1, z1 = bounds[0], bounds[1], bounds[2], bounds[3], bounds[4], bounds[5]
@@ -102,14 +99,14 @@ def _classify(bounds, state, count, px, py, pz, near, far):
         state[j] = 1.0 if inside else (2.0 if touched else 0.0)
 
 
-@_jit
+@jit
 def _add_all(total, sums):
     """Add ten numbers."""
     for k in range(10):
         total[k] += sums[k]
 
 
-@_simd
+@simd
 def _sum_boxes(sums, state, count, total):
     """Add the moments of the boxes in state 1."""
     a0, a1, a2, a3, a4 = sums[0], sums[1], sums[2], sums[3], sums[4]
@@ -130,13 +127,19 @@ def _sum_boxes(sums, state, count, total):
     _add_all(total, (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9))
 
 
-@_jit
+@jit
+def _copy(one, other):
+    for t in range(LEAF):
+        other[t] = one[t]
+
+
+@jit
 def _squared(dx, dy, dz):
     """Squared length by the letter, never fused or reordered: who is a neighbour is the same on every processor."""
     return dx * dx + dy * dy + dz * dz
 
 
-@_simd
+@simd
 def _sum_points(points, count, px, py, pz, r2, total):
     """Add the moments, about p, of the points with distance <= r."""
     x, y, z = points[0], points[1], points[2]
@@ -157,28 +160,27 @@ def _sum_points(points, count, px, py, pz, r2, total):
     _add_all(total, (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9))
 
 
-@_jit
+@jit
 def _flush(source, queries, start, end, work, count, r2):
     """Sum the batched leaves for the queries [start, end): whole where inside, point by point on the boundary."""
-    names, bounds, sums, state, buffer, about_centre, about_query = work
+    names, bounds, sums, state, chosen, buffer, about_centre, about_query = work
     x, y, z = source[0], source[1], source[2]
     for q in range(start, end):
         px, py, pz = queries[0][q], queries[1][q], queries[2][q]
         _classify(bounds, state, count, px, py, pz, r2 * NEAR, r2 * FAR)
         _sum_boxes(sums, state, count, about_centre[q - start])
-        filled = 0
-        for j in range(count):
-            if state[j] == 2.0:
-                first = names[j] * LEAF
-                for t in range(LEAF):
-                    buffer[0, filled + t] = x[first + t]
-                    buffer[1, filled + t] = y[first + t]
-                    buffer[2, filled + t] = z[first + t]
-                filled += LEAF
-        _sum_points(buffer, filled, px, py, pz, r2, about_query[q - start])
+        found = 0
+        for j in range(count):  # without a branch: which boxes are on the boundary cannot be predicted
+            chosen[found] = names[j]
+            found += state[j] == 2.0
+        for j in range(found):
+            _copy(x[chosen[j]], buffer[0, j])
+            _copy(y[chosen[j]], buffer[1, j])
+            _copy(z[chosen[j]], buffer[2, j])
+        _sum_points(buffer.reshape(3, -1), found * LEAF, px, py, pz, r2, about_query[q - start])
 
 
-@_jit
+@jit
 def _near_and_far(b, x0, y0, z0, x1, y1, z1):
     """Smallest and largest squared distance between a point of box `b` and one of the other box."""
     nx, ny, nz = max(b[0] - x1, x0 - b[3], 0.0), max(b[1] - y1, y0 - b[4], 0.0), max(b[2] - z1, z0 - b[5], 0.0)
@@ -186,14 +188,11 @@ def _near_and_far(b, x0, y0, z0, x1, y1, z1):
     return nx * nx + ny * ny + nz * nz, fx * fx + fy * fy + fz * fz
 
 
-@_jit
+@jit
 def _walk(source, queries, start, end, b, r2, work):
-    """Moments within the radius of each query in [start, end), all of which lie in box `b`.
-
-    Boundary points are summed about the query, whole leaves about the centre of `b`.
-    """
+    """Sum for each query in [start, end), all in box `b`: boundary points about it, whole leaves about `b`'s centre."""
     leaf, box, moments = source[3], source[4], source[5]
-    names, bounds, sums, about_centre, about_query = work[0], work[1], work[2], work[5], work[6]
+    names, bounds, sums, about_centre, about_query = work[0], work[1], work[2], work[6], work[7]
     cx, cy, cz = 0.5 * (b[0] + b[3]), 0.5 * (b[1] + b[4]), 0.5 * (b[2] + b[5])
     shared, single = np.zeros(10), np.empty(10)
     about_centre[:] = 0.0
@@ -230,7 +229,7 @@ def _walk(source, queries, start, end, b, r2, work):
             about_centre[q, k] += shared[k]
 
 
-@_jit
+@jit
 def _moments_about(source, px, py, pz, cx, cy, cz, r2, total):
     """Moments about the point c of the points within the radius of p: one query alone, the careful way."""
     x, y, z, leaf, box, moments = source
@@ -248,26 +247,26 @@ def _moments_about(source, px, py, pz, cx, cy, cz, r2, total):
             node += skip
         else:
             if skip == 1:
-                for j in range(leaf[node, 0] * LEAF, (leaf[node, 0] + 1) * LEAF):
-                    dx, dy, dz = x[j] - px, y[j] - py, z[j] - pz
-                    if _squared(dx, dy, dz) <= r2:
-                        _add_point(total, x[j] - cx, y[j] - cy, z[j] - cz)
+                row = leaf[node, 0]
+                for t in range(LEAF):
+                    if _squared(x[row, t] - px, y[row, t] - py, z[row, t] - pz) <= r2:
+                        _add_point(total, x[row, t] - cx, y[row, t] - cy, z[row, t] - cz)
             node += 1
 
 
-@_jit
+@jit
 def _turn(app, aqq, apq):
     """Cosine and sine of the rotation that annuls a_pq, and what it adds to a_qq and takes from a_pp."""
     if apq == 0.0:
         return 1.0, 0.0, 0.0
-    theta = 0.5 * (aqq - app) / apq
-    t = 1.0 / (abs(theta) + np.sqrt(theta * theta + 1.0))
-    t = -t if theta < 0.0 else t
+    gap = aqq - app
+    t = 2.0 * apq / (abs(gap) + np.sqrt(gap * gap + 4.0 * apq * apq))
+    t = -t if gap < 0.0 else t
     c = 1.0 / np.sqrt(t * t + 1.0)
     return c, t * c, t * apq
 
 
-@_jit
+@jit
 def _smallest_axis(m, v, axis):
     """Write the unit eigenvector of the smallest eigenvalue of the covariance; returns the eigenvalues, ascending.
 
@@ -300,7 +299,7 @@ def _smallest_axis(m, v, axis):
     return smallest, max(min(a, b), min(max(a, b), c)), largest
 
 
-@_jit
+@jit
 def _fit(source, px, py, pz, r2, total, scale, v, axis):
     """Write the normal at p to `axis`; returns its eigenvalue gap, -1 where there is no normal.
 
@@ -323,7 +322,7 @@ def _fit(source, px, py, pz, r2, total, scale, v, axis):
     return (middle - low) / high
 
 
-@_jit
+@jit
 def _orient(axis, eye, fixed, px, py, pz):
     """Flip `axis` when it points against d = v - p; when it is perpendicular, make its largest component positive."""
     dx, dy, dz = eye[0], eye[1], eye[2]
@@ -338,7 +337,7 @@ def _orient(axis, eye, fixed, px, py, pz):
         axis[0], axis[1], axis[2] = -axis[0], -axis[1], -axis[2]
 
 
-@_jit
+@jit
 def normals_of_moments(source, points, sums, scale, eye, fixed, r2, vectors, counts, gaps):
     """Normals from finished sums: `sums` (n, 10) about each of `points` (n, 3); otherwise as `normals_of_groups`."""
     v, axis = np.empty((3, 3)), np.empty(3)
@@ -350,12 +349,12 @@ def normals_of_moments(source, points, sums, scale, eye, fixed, r2, vectors, cou
         vectors[row] = axis
 
 
-@_jit
+@jit
 def normals_of_groups(source, queries, order, group_leaf, group_box, eye, fixed, r2, vectors, counts, gaps):
     """Normals of all queries of some groups of leaves of the query tree, written to the rows given by `order`.
 
     Args:
-        source: tree of the surface: x, y, z, leaf, box, moments.
+        source: tree of the surface: x, y, z in rows of one leaf, then leaf, box, moments.
         queries: coordinates (x, y, z) in the order of the query tree.
         order: (n,) row of each query.
         group_leaf, group_box: first leaf and number of leaves, and the box, of every group.
@@ -364,9 +363,10 @@ def normals_of_groups(source, queries, order, group_leaf, group_box, eye, fixed,
         vectors, counts, gaps: the results, (n, 3), (n,) and (n,); the gap of a point without a normal is -1.
     """
     x, y, z = queries
-    names, bounds, sums, state = np.empty(BATCH, np.int64), np.empty((6, BATCH)), np.empty((10, BATCH)), np.empty(BATCH)
+    names, chosen, state = np.empty(BATCH, np.int64), np.empty(BATCH + 1, np.int64), np.empty(BATCH)
+    bounds, sums, buffer = np.empty((6, BATCH)), np.empty((10, BATCH)), np.empty((3, BATCH, LEAF))
     about_centre, about_query = np.empty((GROUP * LEAF, 10)), np.empty((GROUP * LEAF, 10))
-    work = (names, bounds, sums, state, np.empty((3, BATCH * LEAF)), about_centre, about_query)
+    work = (names, bounds, sums, state, chosen, buffer, about_centre, about_query)
     v, axis = np.empty((3, 3)), np.empty(3)
     for g in range(len(group_leaf)):
         b, start = group_box[g], group_leaf[g, 0] * LEAF

@@ -24,12 +24,14 @@ class Segmentation:
     Attributes:
         difference: the operator Δn̂, (n, 3), already halved.
         magnitude: ‖Δn̂‖, (n,), in [0, 1].
+        undefined: points without a normal at either radius, whose Δn̂ is therefore 0, (n,) bool.
         kept: magnitude above the threshold (and inside the region of interest), (n,) bool.
         labels: cluster of each kept point, −1 elsewhere, (n,) int64; 0 is the largest cluster.
     """
 
     difference: np.ndarray
     magnitude: np.ndarray
+    undefined: np.ndarray
     kept: np.ndarray
     labels: np.ndarray
 
@@ -88,12 +90,15 @@ def segment(
         raise InputError(
             f"threshold is {threshold}; ‖Δn̂‖ lies in [0, 1], so choose 0 ≤ threshold < 1, for example 0.25."
         )
-    difference = difference_of_normals(points, r_small, r_large, orientation=orientation, device=device)
+    difference, undefined = difference_of_normals(
+        points, r_small, r_large, orientation=orientation, return_undefined=True, device=device
+    )
     magnitude = np.linalg.norm(difference, axis=1)
     kept = magnitude > threshold
     if region is not None:
         kept &= region
-    return Segmentation(difference, magnitude, kept, cluster_kept(points, kept, link or r_small, sizes))
+    labels = cluster_kept(points, kept, r_small if link is None else link, sizes)
+    return Segmentation(difference, magnitude, undefined, kept, labels)
 
 
 def cluster_kept(points: np.ndarray, kept: np.ndarray, link: float, sizes: tuple[int, int]) -> np.ndarray:

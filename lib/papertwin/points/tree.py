@@ -9,16 +9,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from papertwin.errors import InputError
 from papertwin.points import kernels
+from papertwin.points.compiled import jit, simd
 from papertwin.training.device import thread_count
-
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
-# Minima may be taken in any order (SIMD): coordinates are finite.
-_simd = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nnan", "nsz"})
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,8 @@ class MomentTree:
     @property
     def source(self) -> tuple[np.ndarray, ...]:
         """What the kernels read of a tree that is searched."""
-        return self.x, self.y, self.z, self.leaf, self.box, self.moments
+        x, y, z = (array.reshape(-1, kernels.LEAF) for array in (self.x, self.y, self.z))
+        return x, y, z, self.leaf, self.box, self.moments
 
     def groups(self) -> np.ndarray:
         """Node numbers of the largest subtrees of at most GROUP leaves: together they cover every point once."""
@@ -98,7 +95,7 @@ def in_threads(work: Callable, parts: Iterable) -> list:
         return list(pool.map(work, parts))
 
 
-@_jit
+@jit
 def _partition(x, y, z, order, key, low, high, middle):
     """Reorder [low, high) so that the entries before `middle` have the smallest keys (quickselect, in place)."""
     high -= 1
@@ -126,7 +123,7 @@ def _partition(x, y, z, order, key, low, high, middle):
             return
 
 
-@_simd
+@simd
 def _extent(key, start, end):
     """Smallest and largest key of [start, end)."""
     low, high = key[start], key[start]
@@ -136,7 +133,7 @@ def _extent(key, start, end):
     return low, high
 
 
-@_jit
+@jit
 def _split(x, y, z, order, first, leaves, size, count):
     """Split a range of leaves at the middle of its longest side; returns the number of leaves on the left."""
     left = (leaves + 1) >> 1
@@ -151,7 +148,7 @@ def _split(x, y, z, order, first, leaves, size, count):
     return left
 
 
-@_jit
+@jit
 def _build(x, y, z, order, leaf, root, first, leaves, size, count):
     """Build the subtree whose root is node `root`, over `leaves` leaves from leaf `first` on."""
     stack = np.empty((64, 3), np.int64)
@@ -168,7 +165,7 @@ def _build(x, y, z, order, leaf, root, first, leaves, size, count):
             depth += 2
 
 
-@_jit
+@jit
 def _groups(leaf, most):
     """Numbers of the largest subtrees of at most `most` leaves, in tree order."""
     found = np.empty(len(leaf), np.int64)

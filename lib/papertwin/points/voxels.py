@@ -11,12 +11,13 @@ from papertwin.points.arrays import positive, take_points
 FINEST = 2.0**30  # cells along an axis: beyond it rounding would move points to other cells
 
 
-def voxel_centroids(points: Any, leaf: float) -> Any:
+def voxel_centroids(points: Any, leaf: float, *, device: Any = None) -> Any:
     """Replace the points of each occupied voxel by their centroid.
 
     Args:
         points: (n, 3) array or tensor, finite.
         leaf: side of a voxel, > 0, in the unit of the points. The grid starts at the lower corner of the cloud.
+        device: checked like everywhere; the sums always run on the CPU.
 
     Returns:
         (m, 3) centroids, m ≤ n, of the same kind as `points`; ordered by x, then y, then z of the voxels.
@@ -24,7 +25,7 @@ def voxel_centroids(points: Any, leaf: float) -> Any:
     Raises:
         InputError: bad points, a side that is not above 0, or one so small that the voxels cannot be numbered.
     """
-    array, kind = take_points(points)
+    array, kind = take_points(points, device=device)
     return kind.back(centroids(array, positive(leaf, "leaf")))
 
 

@@ -2,7 +2,6 @@
 
 import os
 import random
-import sys
 from typing import Any
 
 import numpy as np
@@ -84,9 +83,10 @@ def set_threads(count: int | None) -> None:
     global _threads
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
         raise ParameterError(f"The number of threads must be a whole number above 0, got {count!r}.")
+    import torch
+
     _threads = count
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(thread_count())
+    torch.set_num_threads(thread_count())
 
 
 def seed_everything(seed: int) -> None:
