@@ -2,12 +2,14 @@
 
 Standard library only, and written in the syntax of Python 3.6, so that an old interpreter reaches the clear error
 instead of a SyntaxError. Nothing happens when the environment is up to date; an interrupted installation is
-continued; an environment that is broken, or was moved together with its repository, is made anew. The user's own pip
-configuration decides which package index is asked. `--lock` rebuilds requirements.lock itself (see `make lock`).
+continued, and a package that it left half unpacked is installed again; an environment that is broken, or was moved
+together with its repository, is made anew. The user's own pip configuration decides which package index is asked.
+`--lock` rebuilds requirements.lock itself (see `make lock`).
 """
 
 import argparse
 import contextlib
+import csv
 import hashlib
 import importlib.util
 import json
@@ -20,7 +22,7 @@ from pathlib import Path
 
 OLDEST, NEWEST = (3, 11), (3, 14)  # the Python versions for which every pinned package has a wheel
 LOCKED_FOR = "3.11.0"
-SPACE_GB = 5
+SPACE_GB, SPACE_CUDA_GB = 5, 10  # with the CPU build of torch, with its CUDA build
 STAMP = "papertwin.stamp"
 PROBE = "import sys, venv, ensurepip; print(*sys.version_info[:2])"
 TWINS = {  # one package in two builds: which one a machine gets, as in pyproject.toml
@@ -126,13 +128,30 @@ def explain_python(own, newest) -> str:
 
 
 def check_space(folder: Path) -> None:
-    """Refuse to start an installation that cannot fit on the disk."""
+    """Refuse to start an installation that cannot fit on the disk, and warn of one that may not.
+
+    Which build of torch comes is known only to pip: its own index gives every Linux the CUDA build, another index may
+    give the CPU build. With an NVIDIA driver the CUDA build is taken for granted.
+    """
     free = shutil.disk_usage(str(folder)).free / 1e9
-    if free < SPACE_GB:
+    driver = has_nvidia_driver()
+    needed = SPACE_CUDA_GB if driver else SPACE_GB
+    if free < needed:
+        build = "CUDA" if driver else "CPU"
         raise SetupError(
-            f"Not enough space in {folder}: {free:.1f} GB free, the environment needs about {SPACE_GB} GB.\n"
-            "Free some space, or clone the repository on another disk, and run `make setup` again."
+            f"Not enough space in {folder}: {free:.1f} GB free, the environment with the {build} build of torch needs "
+            f"about {needed} GB.\nFree some space, or clone the repository on another disk, and run `make setup` again."
         )
+    if free < SPACE_CUDA_GB and sys.platform.startswith("linux"):
+        say(
+            f"{free:.1f} GB free: enough with the CPU build of torch; the CUDA build, which pip's own index gives to "
+            f"Linux, needs about {SPACE_CUDA_GB} GB"
+        )
+
+
+def has_nvidia_driver() -> bool:
+    """Tell whether this machine runs an NVIDIA driver."""
+    return Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi") is not None
 
 
 def create(venv: Path) -> None:
@@ -154,6 +173,32 @@ def is_usable(venv: Path, root: Path) -> bool:
         return False
     version = answer(venv_python(venv), "-c", "import sys, pip; print(*sys.version_info[:2])").split()
     return len(version) == 2 and OLDEST <= tuple(int(part) for part in version) <= NEWEST
+
+
+def is_whole(info: Path) -> bool:
+    """Tell whether pip finished the package of a `*.dist-info` folder.
+
+    pip unpacks a wheel with the wheel's own RECORD, writes scripts and INSTALLER, and rewrites RECORD last: only a
+    RECORD that names INSTALLER is pip's. All that it names must exist; compiled files may be cleaned away.
+    """
+    try:
+        with (info / "RECORD").open(encoding="utf-8", newline="") as file:
+            named = {row[0] for row in csv.reader(file) if row}
+    except (OSError, ValueError, csv.Error):
+        return False
+    kept = [name for name in named if not name.endswith(".pyc")]
+    return info.name + "/INSTALLER" in named and all((info.parent / name).exists() for name in kept)
+
+
+def forget_unfinished(venv: Path) -> None:
+    """Remove the metadata of half-installed packages, which pip would take for installed, so that it installs them."""
+    found = [*venv.glob("lib/python*/site-packages/*.dist-info"), *venv.glob("Lib/site-packages/*.dist-info")]
+    broken = sorted(info for info in found if not is_whole(info))
+    for info in broken:
+        shutil.rmtree(str(info))
+    if broken:
+        names = ", ".join(info.name.partition("-")[0] for info in broken)
+        say("left incomplete by an interruption, installing again: " + names)
 
 
 def install(python: Path, *arguments) -> None:
@@ -181,6 +226,7 @@ def prepare(root: Path) -> None:
     if not is_usable(venv, root):
         create(venv)
         (venv / "made-for").write_text(str(root), encoding="utf-8")
+    forget_unfinished(venv)
     say("installing the packages of requirements.lock (minutes the first time)")
     python = venv_python(venv)
     install(python, "-r", root / "requirements.lock")

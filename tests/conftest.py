@@ -4,6 +4,75 @@ import os
 
 import pytest
 
+TOY_LEDGER = """
+[paper]
+slug = "toy"
+title = "Toys & <Games>"
+authors = ["A. One", "B. Two"]
+venue = "Journal of Toys"
+year = 2020
+arxiv = "2001.00001"
+idea = "Toys are fun."
+topic = "play"
+[[figure]]
+id = "fig1"
+caption = "A red toy."
+source = "paper"
+status = "regenerated"
+[[figure]]
+id = "fig2"
+caption = "A huge toy."
+source = "paper"
+status = "at-scale-only"
+reason = "Needs a factory."
+[[table]]
+id = "table1"
+caption = "Shares."
+source = "paper"
+status = "regenerated"
+[[claim]]
+id = "C1"
+statement = "Toys roll."
+source = "Table 1"
+published = "1.2"
+rule = { kind = "at_least", value = 1.0, text = "At least 1." }
+[[claim]]
+id = "C2"
+statement = "Toys fly."
+source = "Table 2"
+published = "yes"
+stable = false
+rule = { kind = "holds", text = "They fly." }
+[[claim]]
+id = "C3"
+statement = "Toys last."
+source = "abstract"
+published = "yes"
+needs = "full"
+rule = { kind = "holds", text = "They last." }
+[profiles.quick]
+minutes = 1
+memory_gb = 1
+device = "cpu"
+data = ["street"]
+[profiles.quick.parameters]
+n = 3
+rate = 0.1
+[profiles.full]
+minutes = 10
+memory_gb = 1
+device = "cpu"
+data = ["street"]
+[profiles.full.parameters]
+n = 30
+"""
+
+
+@pytest.fixture(scope="session")
+def toy_ledger():
+    """The ledger of a small paper, as TOML text: a figure, one that is too large, a table, claims of every kind."""
+    return TOY_LEDGER
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _figures_elsewhere(tmp_path_factory):

@@ -3,8 +3,11 @@
 import ast
 import importlib.util
 import json
+import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -21,6 +24,7 @@ class Machine:
         self.root = root
         self.calls = []
         self.fails = None
+        self.on_install = lambda: None
         self.has_pip = False
 
     def call(self, *command):
@@ -28,6 +32,8 @@ class Machine:
         self.calls.append(line)
         if self.fails and self.fails in line:
             return 1
+        if "pip install" in line:
+            self.on_install()
         if " -m venv " in line:
             python = self.root / ".venv/bin/python"
             python.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +71,7 @@ def machine(bootstrap, root, monkeypatch):
     monkeypatch.setattr(bootstrap, "call", pretended.call)
     monkeypatch.setattr(bootstrap, "answer", pretended.answer)
     monkeypatch.setattr(bootstrap, "find_python", lambda newest=None: "python3.11")
+    monkeypatch.setattr(bootstrap, "has_nvidia_driver", lambda: False)
     monkeypatch.setattr(bootstrap.os, "name", "posix")
     monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda place: Usage(0, 0, 50e9))
     return pretended
@@ -117,6 +124,114 @@ def test_environment_without_pip_is_made_anew(bootstrap, root, machine):
     assert bootstrap.is_ready(root)
 
 
+INFO = "toy-1.0.dist-info"
+WHEEL = {
+    "toy/__init__.py": "",
+    "toy/part/__init__.py": "VALUE = 7\n",
+    f"{INFO}/METADATA": "Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n",
+    f"{INFO}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    f"{INFO}/entry_points.txt": "[console_scripts]\ntoy = toy.part:main\n",
+}
+WHEEL[f"{INFO}/RECORD"] = "".join(f"{name},,\n" for name in [*WHEEL, f"{INFO}/RECORD"])
+
+
+class Installed:
+    """A real environment with one real package, which pip installs from a wheel on the disk."""
+
+    def __init__(self, folder):
+        self.venv = folder / ".venv"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", self.venv], check=True)
+        self.wheel = folder / "toy-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(self.wheel, "w") as archive:
+            for name, text in WHEEL.items():
+                archive.writestr(name, text)
+        self.pip()
+        (self.site,) = {path.parent for path in self.venv.glob("[lL]ib/**/toy-1.0.dist-info")}
+
+    def pip(self):
+        """Install the wheel, as set-up does from the lock: nothing happens if pip believes that it is installed."""
+        options = ["--no-index", "--no-deps", "--no-cache-dir", "--disable-pip-version-check", "--quiet"]
+        command = [sys.executable, "-m", "pip", "--python", self.venv, "install", *options, self.wheel]
+        subprocess.run(command, env={**os.environ, "PIP_USER": "0"}, check=True)
+
+    def is_complete(self):
+        scripts = [path.name for path in (self.venv / ("Scripts" if os.name == "nt" else "bin")).glob("toy*")]
+        return bool(scripts) and all((self.site / name).exists() for name in [*WHEEL, f"{INFO}/INSTALLER"])
+
+    def lose(self, *patterns):
+        for pattern in patterns:
+            found = list(self.venv.glob(pattern))
+            assert found, pattern
+            for path in found:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+
+@pytest.fixture(scope="module")
+def installed_once(tmp_path_factory):
+    return Installed(tmp_path_factory.mktemp("real"))
+
+
+@pytest.fixture
+def installed(installed_once):
+    installed_once.pip()
+    assert installed_once.is_complete()
+    return installed_once
+
+
+KILLED = {
+    "while unpacking": ["**/INSTALLER", "**/RECORD", "*/toy*", "**/toy/part"],
+    "before the scripts": ["**/INSTALLER", "*/toy*"],
+    "while removing the metadata": ["**/METADATA"],
+    "by a cleaner of the disk": ["**/toy/part"],
+}
+
+
+@pytest.mark.parametrize("moment", KILLED)
+def test_a_half_installed_package_is_installed_again(bootstrap, installed, moment, capsys):
+    """pip alone says that the requirement is satisfied as soon as METADATA exists."""
+    installed.lose(*KILLED[moment])
+    if moment == "before the scripts":  # pip has unpacked the wheel's own RECORD by then
+        (installed.site / INFO / "RECORD").write_text(WHEEL[f"{INFO}/RECORD"])
+    assert not installed.is_complete()
+    bootstrap.forget_unfinished(installed.venv)
+    assert capsys.readouterr().out == "setup: left incomplete by an interruption, installing again: toy\n"
+    installed.pip()
+    assert installed.is_complete()
+
+
+def test_a_finished_package_is_left_alone(bootstrap, installed, capsys):
+    shutil.rmtree(installed.site / "toy" / "__pycache__", ignore_errors=True)
+    before = (installed.site / INFO / "RECORD").read_bytes()
+    bootstrap.forget_unfinished(installed.venv)
+    assert (installed.site / INFO / "RECORD").read_bytes() == before
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("record", [b"", b"\xff\xfe", b'"toy'], ids=["empty", "no text", "no table"])
+def test_a_damaged_record_counts_as_half_installed(bootstrap, tmp_path, record):
+    info = tmp_path / INFO
+    info.mkdir()
+    (info / "RECORD").write_bytes(record)
+    assert not bootstrap.is_whole(info)
+
+
+def test_half_installed_packages_are_forgotten_before_pip_is_asked(bootstrap, root, machine):
+    machine.fails = "requirements.lock"
+    with pytest.raises(bootstrap.SetupError):
+        bootstrap.prepare(root)
+    info = root / ".venv/lib/python3.11/site-packages" / INFO
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(WHEEL[f"{INFO}/METADATA"])
+    seen = []
+    machine.fails = None
+    machine.on_install = lambda: seen.append(info.exists())
+    bootstrap.prepare(root)
+    assert seen == [False, False]
+
+
 @pytest.mark.parametrize("name", ["requirements.lock", "pyproject.toml"])
 def test_changed_file_means_installing_again(bootstrap, root, machine, name):
     bootstrap.prepare(root)
@@ -146,10 +261,37 @@ def test_removed_interpreter_is_noticed(bootstrap, root, machine):
 
 def test_too_little_space_is_refused_before_anything_is_written(bootstrap, root, machine, monkeypatch):
     monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda place: Usage(0, 0, 2.3e9))
-    with pytest.raises(bootstrap.SetupError, match=r"2\.3 GB free.*about 5 GB"):
+    with pytest.raises(bootstrap.SetupError, match=r"2\.3 GB free.*CPU build of torch needs about 5 GB"):
         bootstrap.prepare(root)
     assert machine.calls == []
     assert not (root / ".venv").exists()
+
+
+def test_a_machine_with_an_nvidia_driver_needs_space_for_the_cuda_build(bootstrap, root, machine, monkeypatch):
+    monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda place: Usage(0, 0, 7e9))
+    monkeypatch.setattr(bootstrap, "has_nvidia_driver", lambda: True)
+    with pytest.raises(bootstrap.SetupError, match=r"7\.0 GB free.*CUDA build of torch needs about 10 GB"):
+        bootstrap.prepare(root)
+    assert machine.calls == []
+
+
+@pytest.mark.parametrize(("system", "free", "warned"), [("linux", 7, True), ("linux", 11, False), ("darwin", 7, False)])
+def test_linux_is_warned_where_only_the_cpu_build_fits(
+    bootstrap, root, machine, monkeypatch, capsys, system, free, warned
+):
+    monkeypatch.setattr(bootstrap.sys, "platform", system)
+    monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda place: Usage(0, 0, free * 1e9))
+    bootstrap.prepare(root)
+    assert ("the CUDA build" in capsys.readouterr().out) == warned
+    assert bootstrap.is_ready(root)
+
+
+def test_an_nvidia_driver_is_seen_by_its_program(bootstrap, monkeypatch):
+    monkeypatch.setattr(bootstrap.Path, "exists", lambda path: False)
+    monkeypatch.setattr(bootstrap.shutil, "which", lambda name: "/usr/bin/nvidia-smi" if name == "nvidia-smi" else None)
+    assert bootstrap.has_nvidia_driver()
+    monkeypatch.setattr(bootstrap.shutil, "which", lambda name: None)
+    assert not bootstrap.has_nvidia_driver()
 
 
 def test_disk_that_fills_up_on_the_way_is_named(bootstrap, root, machine, monkeypatch):

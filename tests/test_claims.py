@@ -1,50 +1,15 @@
 """Rules become verdicts; every branch, both sides, and the borders."""
 
+import json
+
+import numpy as np
 import pytest
+import torch
 
 from papertwin import ledger
-from papertwin.claims import Measured, Verdict, apply_rule, judge
+from papertwin.claims import UNSTABLE, Claims, Measured, Verdict, apply_rule, judge
 from papertwin.errors import LedgerError
 from papertwin.ledger import Rule
-
-LEDGER = """
-[paper]
-slug = "toy"
-title = "Toy"
-authors = ["A"]
-venue = "V"
-year = 2020
-idea = "i"
-topic = "t"
-[[figure]]
-id = "fig1"
-caption = "c"
-source = "s"
-status = "regenerated"
-[[claim]]
-id = "C1"
-statement = "s"
-source = "abstract"
-published = "1"
-rule = {kind = "at_least", value = 1.0, text = "t"}
-[[claim]]
-id = "C2"
-statement = "s"
-source = "abstract"
-published = "2"
-needs = "full"
-rule = {kind = "holds", text = "t"}
-[profiles.quick]
-minutes = 1
-memory_gb = 1
-device = "cpu"
-data = []
-[profiles.full]
-minutes = 1
-memory_gb = 1
-device = "cpu"
-data = []
-"""
 
 
 @pytest.mark.parametrize(
@@ -72,10 +37,63 @@ def test_rule_to_verdict(rule, measured, verdict):
     assert apply_rule(Rule(kind=kind, value=value, tolerance=tolerance, text="t"), measured) is verdict
 
 
-@pytest.mark.parametrize("found", [Measured(True), Measured(0.5, (0.6, 0.7)), Measured(float("nan"))])
+@pytest.mark.parametrize("found", [Measured(True), Measured(0.5, (0.6, 0.7)), Measured(0.5, (0.7, 0.4))])
 def test_unusable_measurements_are_refused(found):
     with pytest.raises(LedgerError):
         apply_rule(Rule(kind="at_least", value=1.0, text="t"), found)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (2, 2.0),
+        (np.float32(0.5), 0.5),
+        (np.int64(3), 3.0),
+        (np.array(1.5), 1.5),
+        (torch.tensor(0.25), 0.25),
+        (np.bool_(True), True),
+        (torch.tensor(False), False),
+        (True, True),
+    ],
+    ids=repr,
+)
+def test_scalars_of_numpy_and_torch_become_plain(value, plain):
+    found = Measured(value)
+    assert found.value == plain
+    assert type(found.value) is type(plain)
+    kind = "holds" if isinstance(plain, bool) else "at_least"
+    assert apply_rule(Rule(kind=kind, value=0.0, text="t"), found) in (Verdict.REPRODUCED, Verdict.NOT_REPRODUCED)
+    assert json.loads(json.dumps(found.value)) == plain
+
+
+def test_intervals_become_two_plain_floats():
+    for given in (np.array([0.5, 2.0]), [np.float32(0.5), 2], torch.tensor([0.5, 2.0])):
+        interval = Measured(1.0, given).interval
+        assert interval == (0.5, 2.0)
+        assert [type(end) for end in interval] == [float, float]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ((None,), "say why"),
+        ((None, None, "  "), "say why"),
+        ((float("nan"),), "finite"),
+        ((np.float64("inf"),), "finite"),
+        (("0.5",), "expected a number"),
+        ((1j,), "expected a number"),
+        ((np.array([1.0, 2.0]),), "several"),
+        ((torch.ones(2),), "several"),
+        ((1.0, 0.5), "not two numbers"),
+        ((1.0, (0.5, 1.0, 2.0)), "not two numbers"),
+        ((1.0, (0.5, float("inf"))), "finite"),
+        ((1.0, (None, 2.0)), "two numbers"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_measurement_is_refused_at_once(given, reason):
+    with pytest.raises(LedgerError, match=reason):
+        Measured(*given)
 
 
 def test_a_number_does_not_satisfy_a_holds_rule():
@@ -83,40 +101,72 @@ def test_a_number_does_not_satisfy_a_holds_rule():
         apply_rule(Rule(kind="holds", text="t"), Measured(1.0))
 
 
-def test_a_claim_beyond_the_profile_is_not_judged_and_says_why():
-    first, second = judge(ledger.parse(LEDGER, "toy"), "quick", {"C1": Measured(2.0)})
+@pytest.fixture
+def book(toy_ledger):
+    return ledger.parse(toy_ledger, "toy")
+
+
+FOUND = {"C1": Measured(2.0, (1.5, 2.5), "note"), "C2": Measured(False)}
+
+
+def test_a_claim_beyond_the_profile_is_not_judged_and_says_why(book):
+    first, _, last = judge(book, "quick", FOUND)
     assert first.verdict is Verdict.REPRODUCED
-    assert second.verdict is Verdict.NOT_JUDGED
-    assert "needs profile full" in second.reason
+    assert last.verdict is Verdict.NOT_JUDGED
+    assert "needs profile full" in last.reason
 
 
-def test_missing_and_unknown_claims_are_errors():
-    book = ledger.parse(LEDGER, "toy")
-    with pytest.raises(LedgerError, match="must judge \\['C1'\\]"):
+def test_missing_and_unknown_claims_are_errors(book):
+    with pytest.raises(LedgerError, match="must judge \\['C1', 'C2'\\]"):
         judge(book, "quick", {})
     with pytest.raises(LedgerError, match="C9"):
-        judge(book, "quick", {"C1": Measured(1.0), "C9": Measured(1.0)})
-    with pytest.raises(LedgerError, match="C2"):
-        judge(book, "full", {"C1": Measured(1.0)})
+        judge(book, "quick", {**FOUND, "C9": Measured(1.0)})
+    with pytest.raises(LedgerError, match="C3"):
+        judge(book, "full", FOUND)
+
+
+def test_a_claim_that_cannot_be_judged_is_named(book):
+    with pytest.raises(LedgerError, match="toy, claim C2: Rule `holds`"):
+        judge(book, "quick", {**FOUND, "C2": Measured(1.0)})
+
+
+def test_verdict_lines_leave_the_unstable_ones_open(book):
+    lines = Claims(judge(book, "quick", FOUND)).verdicts.splitlines()
+    assert lines == ["C1   REPRODUCED", f"C2   {UNSTABLE}", "C3   NOT JUDGED"]
+
+
+def test_the_table_shows_published_and_measured_side_by_side(book):
+    table = Claims(judge(book, "quick", FOUND)).table
+    assert list(table.columns[:4]) == ["statement", "source", "published", "measured"]
+    assert list(table.measured) == ["2 [1.5, 2.5]", "no", "–"]
+    assert list(table.verdict) == ["REPRODUCED", "NOT REPRODUCED", "NOT JUDGED"]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
         ('kind = "at_least", value = 1.0', 'kind = "at_least"', "needs value"),
-        ('status = "regenerated"', 'status = "at-scale-only"', "say why"),
+        ('reason = "Needs a factory."', "", "say why"),
         ('id = "C2"', 'id = "C1"', "more than once"),
         ("year = 2020", 'year = "soon"', "paper.year"),
-        ('topic = "t"', 'topic = "t"\ncolour = "red"', "paper.colour"),
-        ("[profiles.full]", "[profiles.full]\nparameters = {x = 1}", "quick does not have"),
-        ("[profiles.quick]", "[profiles.paper]", "quick\\] is missing"),
+        ('topic = "play"', 'topic = "play"\ncolour = "red"', "paper.colour"),
+        ("n = 30", "x = 1", "quick does not have"),
+        ("[profiles.quick]", "[profiles.paper]", "quick"),
         ("[paper]", "[paper", "not valid TOML"),
     ],
 )
-def test_a_malformed_ledger_is_refused_with_the_field_named(old, new, named):
-    assert old in LEDGER
+def test_a_malformed_ledger_is_refused_with_the_field_named(toy_ledger, old, new, named):
+    assert old in toy_ledger
     with pytest.raises(LedgerError, match=named):
-        ledger.parse(LEDGER.replace(old, new, 1), "toy.toml")
+        ledger.parse(toy_ledger.replace(old, new, 1), "toy.toml")
+
+
+def test_a_ledger_that_is_no_text_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "toy.toml").write_bytes(b"\xff\xfe")
+    monkeypatch.setattr(ledger.paths, "PACKAGE", tmp_path)
+    with pytest.raises(LedgerError, match=r"toy\.toml cannot be read"):
+        ledger.load("toy")
 
 
 def test_unknown_paper_lists_the_known_ones():

@@ -1,16 +1,17 @@
 """The command line: every command answers, mistakes are messages without a traceback, exit codes mean something."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
 import pytest
-from rich.table import Table
 from typer.testing import CliRunner
 
 import papertwin
-from papertwin import canonical, jobs, ledger, paths, runner, verify
+from papertwin import canonical, jobs, ledger, paths, publish, runner, verify
+from papertwin.bench import BenchResult
 from papertwin.cli import app
-from papertwin.errors import RunError
+from papertwin.errors import LedgerError, RunError
 from papertwin.runner import Failure, Outcome
 from papertwin.verify import Comparison
 
@@ -63,6 +64,28 @@ def test_list_shows_every_paper():
     assert found.exit_code == 0
     assert all(slug in found.output for slug in ledger.slugs())
     assert str(ledger.load("don").paper.year) in found.output
+
+
+def test_list_shows_a_malformed_ledger_and_goes_on(monkeypatch):
+    def load(slug):
+        if slug == "broken":
+            raise LedgerError("broken.toml is not valid TOML [line 3]")
+        return real(slug)
+
+    real = ledger.load
+    monkeypatch.setattr(ledger, "slugs", lambda: ["broken", "don"])
+    monkeypatch.setattr(ledger, "load", load)
+    found = call("list")
+    assert found.exit_code == 0
+    assert "broken.toml is not valid TOML [line 3]" in found.output
+    assert str(real("don").paper.year) in found.output
+
+
+@pytest.mark.parametrize("state", ["[]", '{"finished": 3}', "{"])
+def test_list_survives_a_damaged_state(figures, state):
+    (figures / publish.STATE).mkdir(parents=True)
+    (figures / publish.STATE / "don.json").write_text(state)
+    assert call("list").exit_code == 0
 
 
 def test_run_passes_the_options_on_and_ends_with_the_report(calls):
@@ -163,10 +186,33 @@ def test_report_writes_and_names_the_page(calls, figures):
 @pytest.mark.parametrize(("differences", "code"), [((), 0), (("axes[0]: published 1, now 2",), 1)])
 def test_verify_says_what_it_found(monkeypatch, differences, code):
     found = Comparison("don/fig1", 10, 0.5, 0.1, differences)
-    monkeypatch.setattr(verify, "verify", lambda png, on_event: found)
+    asked = []
+    monkeypatch.setattr(verify, "verify", lambda png, device, on_event: asked.append(device) or found)
     result = call("verify", "fig1.png")
     assert result.exit_code == code
+    call("verify", "fig1.png", "--device", "cpu")
+    assert asked == [None, "cpu"]
     assert str(found) in result.output
+
+
+def test_data_list_says_what_is_here_and_what_belongs_where(monkeypatch, tmp_path):
+    from papertwin.data import registry
+
+    def row():
+        return next(line for line in call("data", "list").output.splitlines() if line.startswith("kitti"))
+
+    monkeypatch.setenv("PAPERTWIN_DATA", str(tmp_path))
+    assert "absent" in row()
+    entry = registry.describe("kitti")
+    told = " ".join(call("data", "list", "kitti").output.split())
+    for text in ("absent", "$PAPERTWIN_DATA/kitti", str(tmp_path / "kitti"), entry.url, entry.note, entry.licence):
+        assert text in told
+    (tmp_path / "kitti" / "velodyne").mkdir(parents=True)
+    assert "present" in row()
+    assert "present" in call("data", "list", "kitti").output
+    street = call("data", "list", "street").output
+    assert "data/street" in street
+    assert all(file.path in street for file in registry.describe("street").files)
 
 
 def test_data_lists_checks_and_fetches(monkeypatch):
@@ -184,30 +230,18 @@ def test_data_lists_checks_and_fetches(monkeypatch):
     assert "here/kitti" in call("data", "fetch", "kitti").output
 
 
-class Found:
-    """A benchmark's result."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def table(self):
-        table = Table("who", "seconds")
-        table.add_row(self.name, "1.5")
-        return table
-
-    def to_json(self):
-        return {"name": self.name}
-
-
 def test_bench_prints_a_table_and_writes_json(monkeypatch, tmp_path):
+    rows = [{"cloud": "a", "ours s": 1.5}]
+    result = BenchResult("don", "a machine", 2, rows, {"figure": "peer / ours", "ratio": 30.0, "goal": 20.0})
+
     def run_benchmark(name):
         if name != "don":
             raise RunError(f"No benchmark is called {name!r}.")
-        return Found(name)
+        return result
 
-    monkeypatch.setattr(papertwin, "bench", SimpleNamespace(run_benchmark=run_benchmark), raising=False)
+    monkeypatch.setattr(papertwin.bench, "run_benchmark", run_benchmark)
     found = call("bench", "don", "--json", tmp_path / "don.json")
-    assert found.exit_code == 0
+    assert found.exit_code == 0, found.output
     assert "1.5" in found.output
-    assert json.loads((tmp_path / "don.json").read_text()) == {"name": "don"}
+    assert json.loads((tmp_path / "don.json").read_text()) == dataclasses.asdict(result)
     assert call("bench", "nothing").exit_code == 1

@@ -1,12 +1,15 @@
 """The fingerprint changes with everything that a run depends on, and with nothing else."""
 
 import hashlib
+import json
+import subprocess
+import sys
 
 import nbformat
 import pytest
 
 from papertwin import fingerprint as fp
-from papertwin import imports, paths
+from papertwin import imports, ledger, machine, paths
 from papertwin.data import registry
 from papertwin.errors import DataError
 
@@ -124,6 +127,17 @@ def test_parameters_and_data_count(package, tmp_path):
     assert take(path) != before
 
 
+def test_an_edited_file_of_a_vendored_set_counts(package, tmp_path):
+    path = notebook(tmp_path)
+    before = take(path)
+    (tmp_path / "data" / "street" / "a.bin").write_bytes(b"POINTS")
+    edited = take(path)
+    (tmp_path / "data" / "street" / "a.bin").unlink()
+    assert len({before, edited, take(path)}) == 3
+    (tmp_path / "data" / "street" / "a.bin").write_bytes(b"points")
+    assert take(path) == before
+
+
 def test_files_of_an_optional_set_count(package, tmp_path):
     path = notebook(tmp_path)
     before = take(path, data_sets=["kitti"])
@@ -143,25 +157,37 @@ def test_an_unknown_data_set_is_an_error(package, tmp_path):
 def test_package_versions_count(package, tmp_path, monkeypatch):
     path = notebook(tmp_path)
     before = take(path)
-    monkeypatch.setattr(fp, "package_versions", lambda: {"numpy": "0.0"})
+    monkeypatch.setattr(machine, "locked", lambda: {"numpy": "0.0"})
     assert take(path) != before
-
-
-def test_package_versions_are_the_installed_ones():
-    import numpy
-
-    versions = fp.package_versions()
-    assert versions["numpy"] == numpy.__version__
-    assert "papermill" in versions
 
 
 def test_every_paper_depends_on_its_own_files_and_on_no_other_paper():
     forget()
-    from papertwin import ledger
-
     for slug in ledger.slugs():
         found = [path.as_posix() for path in fp.sources(slug, paths.notebook(slug))]
         assert {f"papers/{slug}.toml", f"papers/{slug}.py", "run.py"} <= set(found)
         others = [f"papers/{other}{end}" for other in ledger.slugs() if other != slug for end in (".py", ".toml")]
         assert not set(others) & set(found)
         assert "cli.py" not in found
+
+
+LOADED = """
+import importlib, json, sys
+papers = "papertwin.papers."
+importlib.import_module(papers + sys.argv[1])
+for package in [module for name, module in sys.modules.items() if name.startswith("papertwin.")]:
+    for name in getattr(package, "__all__", ()):
+        getattr(package, name)
+print(json.dumps(sorted(name for name in sys.modules if name.partition(".")[0] == "papertwin")))
+"""
+
+
+@pytest.mark.parametrize("slug", ledger.slugs())
+def test_whatever_a_paper_loads_in_real_life_is_in_its_fingerprint(slug):
+    """The closure is read from text; here Python itself says which modules the paper and its topics load."""
+    forget()
+    done = subprocess.run([sys.executable, "-c", LOADED, slug], capture_output=True, text=True, check=True)
+    loaded = json.loads(done.stdout)
+    hashed = {(paths.PACKAGE / path).resolve() for path in fp.sources(slug, paths.notebook(slug))}
+    assert len(loaded) > 5
+    assert [name for name in loaded if imports.modules()[name].resolve() not in hashed] == []

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from papertwin import notebook_html, paths
-from papertwin.errors import InputError
+from papertwin.errors import RunError
 
 PLOTLY = {
     "data": [{"type": "scatter3d", "x": [0], "y": [0], "z": [0], "name": "</script><b>"}],
@@ -166,6 +166,6 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path):
 def test_broken_notebook_is_a_clear_error(tmp_path, text):
     path = tmp_path / "toy.ipynb"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"toy\.ipynb"):
+    with pytest.raises(RunError, match=r"toy\.ipynb"):
         notebook_html.convert(path, tmp_path / "toy.html", tmp_path / "p.js", tmp_path / "index.html")
     assert not (tmp_path / "toy.html").exists()

@@ -1,5 +1,9 @@
 """Parameters are read strictly: what papermill would swallow is an error here, before anything runs."""
 
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
 import nbformat
 import pytest
 from hypothesis import given
@@ -7,7 +11,17 @@ from hypothesis import strategies as st
 
 from papertwin import ledger
 from papertwin.errors import LedgerError, ParameterError, RunError
-from papertwin.parameters import Parameter, parse_cell, parse_overrides, read_parameters, resolve
+from papertwin.parameters import (
+    Parameter,
+    of_dataclass,
+    parse_cell,
+    parse_overrides,
+    read_parameters,
+    resolve,
+    resolve_namespace,
+    typed,
+)
+from papertwin.results import address
 
 CELL = """\
 n: int = 3  # how many
@@ -22,45 +36,6 @@ device: str = "auto"  # where
 seed: int = 0  # seed
 """
 
-LEDGER = """
-[paper]
-slug = "toy"
-title = "T"
-authors = ["A"]
-venue = "V"
-year = 2020
-idea = "I"
-topic = "t"
-[[figure]]
-id = "fig1"
-caption = "c"
-source = "s"
-status = "regenerated"
-[[claim]]
-id = "C1"
-statement = "s"
-source = "s"
-published = "p"
-[claim.rule]
-kind = "holds"
-text = "t"
-[profiles.quick]
-minutes = 1
-memory_gb = 1
-device = "cpu"
-data = []
-[profiles.quick.parameters]
-n = 3
-rate = 0.1
-[profiles.full]
-minutes = 10
-memory_gb = 1
-device = "cpu"
-data = []
-[profiles.full.parameters]
-n = 30
-"""
-
 
 @pytest.fixture(scope="module")
 def parameters():
@@ -68,8 +43,8 @@ def parameters():
 
 
 @pytest.fixture(scope="module")
-def book():
-    return ledger.parse(LEDGER, "toy.toml")
+def book(toy_ledger):
+    return ledger.parse(toy_ledger, "toy.toml")
 
 
 def test_the_cell_is_read_line_by_line(parameters):
@@ -229,11 +204,85 @@ def test_overrides_are_checked_again(book, parameters, overrides, reason):
         ("n = 3\nrate", "n = 3\nmissing = 1\nrate", "does not declare"),
     ],
 )
-def test_a_ledger_that_disagrees_with_the_notebook_is_refused(parameters, before, after, reason):
+def test_a_ledger_that_disagrees_with_the_notebook_is_refused(toy_ledger, parameters, before, after, reason):
     with pytest.raises(LedgerError, match=reason):
-        resolve(ledger.parse(LEDGER.replace(before, after), "toy.toml"), "quick", {}, parameters)
+        resolve(ledger.parse(toy_ledger.replace(before, after), "toy.toml"), "quick", {}, parameters)
 
 
 def test_an_unknown_profile_is_refused(book, parameters):
     with pytest.raises(LedgerError, match="no profile 'paper'"):
         resolve(book, "paper", {}, parameters)
+
+
+@dataclass(frozen=True)
+class Params:
+    """The parameters cell above, as a paper's module has it."""
+
+    n: int = 3
+    rate: float = 0.1
+    wide: bool = False
+    name: str = "street"
+    radii: list[float] = field(default_factory=lambda: [0.4, 4.0])
+    mode: Literal["a", "b"] = "a"
+    profile: str = "quick"
+    device: str = "auto"
+    seed: int = 0
+
+
+def test_a_dataclass_is_read_as_the_cell_is(parameters):
+    found = of_dataclass(Params)
+    assert [(p.name, p.annotation, p.default) for p in found] == [(p.name, p.annotation, p.default) for p in parameters]
+
+
+@pytest.mark.parametrize("kind", [dict, float | None, list[dict], tuple[int, int]])
+def test_a_field_that_no_cell_can_declare_is_refused(kind):
+    with pytest.raises(ParameterError, match="cannot be written"):
+        of_dataclass(dataclass(type("Odd", (), {"__annotations__": {"x": kind}, "x": None})))
+
+
+@pytest.mark.parametrize("profile", ["quick", "full"])
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"n": 7}, {"n": 30}, {"rate": 1}, {"radii": [1, 2]}, {"seed": 3, "mode": "b"}, {"rate": 0.1, "wide": True}],
+)
+def test_command_line_and_notebook_resolve_alike(book, parameters, profile, changed):
+    asked = resolve(book, profile, changed, parameters)
+    started = resolve_namespace(book, Params, {**vars(Params()), **changed, "profile": profile, "other": object()})
+    assert started == asked
+    assert all(type(started.values[name]) is type(value) for name, value in asked.values.items())
+    assert address("toy", profile, started.overrides) == address("toy", profile, asked.overrides)
+
+
+def test_the_checked_value_is_kept(book):
+    one, other = (resolve_namespace(book, Params, {**vars(Params()), "rate": rate}) for rate in (1, 1.0))
+    assert type(one.values["rate"]) is type(one.overrides["rate"]) is float
+    assert address("toy", "quick", one.overrides) == address("toy", "quick", other.overrides)
+    assert typed("toy", Params, {"radii": [1, 2]}).radii == [1.0, 2.0]
+    assert type(typed("toy", Params, {"rate": 1}).rate) is float
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "0.4", True, None])
+def test_both_ways_refuse_what_is_no_number(book, parameters, value):
+    with pytest.raises(ParameterError, match="rate got"):
+        resolve(book, "quick", {"rate": value}, parameters)
+    with pytest.raises(ParameterError, match="rate got"):
+        resolve_namespace(book, Params, {**vars(Params()), "rate": value})
+
+
+def test_every_wrong_and_every_missing_parameter_is_named(book):
+    with pytest.raises(ParameterError, match=r"(?s)n got 'x'.*wide got 1"):
+        resolve_namespace(book, Params, {**vars(Params()), "n": "x", "wide": 1})
+    with pytest.raises(ParameterError, match="does not define n, rate"):
+        resolve_namespace(book, Params, {name: v for name, v in vars(Params()).items() if name not in ("n", "rate")})
+
+
+def test_the_profile_of_a_notebook_must_be_a_profile(book):
+    with pytest.raises(LedgerError, match="no profile 'tiny'"):
+        resolve_namespace(book, Params, {**vars(Params()), "profile": "tiny"})
+    with pytest.raises(ParameterError, match="profile got"):
+        resolve_namespace(book, Params, {**vars(Params()), "profile": ["quick"]})
+
+
+def test_the_device_is_passed_on_and_is_no_override(book):
+    found = resolve_namespace(book, Params, {**vars(Params()), "device": "cpu"})
+    assert (found.values["device"], found.overrides) == ("cpu", {})

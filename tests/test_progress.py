@@ -1,10 +1,11 @@
 """What a user sees of a run, on a terminal and in a log."""
 
 import io
-import json
 
+import pytest
 from rich.console import Console
 
+from papertwin import results
 from papertwin.progress import Display, summary, verdicts
 from papertwin.runner import Event, Failure, Outcome
 
@@ -61,8 +62,15 @@ def test_the_summary_shows_the_log_of_a_crash_and_where_the_notebook_is(tmp_path
 
 def test_verdicts_are_counted_from_the_results(tmp_path):
     assert verdicts(tmp_path) == "–"
-    counts = {"REPRODUCED": 9, "NOT REPRODUCED": 0, "INCONCLUSIVE": 1}
-    (tmp_path / "results.json").write_text(json.dumps({"verdicts": counts}))
+    judged = [{"id": f"C{n}", "statement": "s", "verdict": "REPRODUCED" if n else "INCONCLUSIVE"} for n in range(10)]
+    content = results.Results(schema=results.SCHEMA, paper="toy", profile="quick", claims=judged)
+    results.write(tmp_path, content)
     out = console()
     out.print(verdicts(tmp_path))
     assert out.file.getvalue() == "9 REPRODUCED · 1 INCONCLUSIVE\n"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"schema": 1}', '{"schema": 9, "paper": "toy", "profile": "quick"}'])
+def test_damaged_results_have_no_verdicts(tmp_path, text):
+    (tmp_path / results.FILE).write_text(text)
+    assert verdicts(tmp_path) == "–"

@@ -4,10 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
+import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 
-from papertwin import publish
+from papertwin import files, ledger, provenance, publish, results, run
+from papertwin.claims import Measured
 from papertwin.errors import RunError
 from papertwin.publish import Output, check_writable, last_run, sweep
 
@@ -102,14 +107,39 @@ def test_recovery_touches_no_other_address(figures):
     assert (other.staging / "toy@full" / "results.json").is_file()
 
 
-def test_only_staging_folders_of_ended_processes_are_swept(figures):
-    ours = figures / publish.STAGING / f"toy.{os.getpid()}"
-    stale = figures / publish.STAGING / f"toy.{ended_pid()}"
-    odd = figures / publish.STAGING / "toy"
-    for folder in (ours, stale, odd):
+def test_only_staging_folders_of_runs_that_hold_no_lock_are_swept(figures):
+    """A process id says nothing: it may have been given to another process since."""
+    alive = figures / publish.STAGING / f"toy@full.{ended_pid()}"
+    reused = figures / publish.STAGING / f"toy.{os.getpid()}"
+    stale = figures / publish.STAGING / f"other.{ended_pid()}"
+    odd = figures / publish.STAGING / "odd"
+    for folder in (alive, reused, stale, odd):
         folder.mkdir()
+    with Output(figures, "toy@full").locked(lambda: None, never):
+        sweep(figures)
+        assert [path.name for path in (figures / publish.STAGING).iterdir()] == [alive.name]
     sweep(figures)
-    assert [path.name for path in (figures / publish.STAGING).iterdir()] == [ours.name]
+    assert not alive.exists()
+
+
+def test_if_the_second_rename_fails_the_old_output_is_back_at_once(figures, monkeypatch):
+    output = Output(figures, "toy")
+    stage(output, results="good")
+    output.publish("a", 1)
+    stage(output, results="new")
+    rename = Path.rename
+
+    def failing(self, target):
+        if self == output.staging / "toy":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(RunError, match="No space left"):
+        output.publish("b", 1)
+    assert (output.folder / "results.json").read_text() == "good"
+    assert not output.backup.exists()
+    assert output.is_current("a")
 
 
 def test_a_file_in_the_place_of_the_folder_is_a_clear_error(tmp_path):
@@ -151,3 +181,65 @@ def test_a_failed_notebook_is_kept_until_the_paper_succeeds(figures):
     assert json.loads(kept.read_text()) == {}
     output.publish("a", 1)
     assert not kept.exists()
+
+
+@dataclass(frozen=True)
+class Toy:
+    n: int = 3
+    rate: float = 0.1
+    profile: str = "quick"
+    device: str = "cpu"
+    seed: int = 0
+
+
+@pytest.fixture
+def rerun(toy_ledger, figures, monkeypatch):
+    """Run the toy paper at a commit, publish it, and return name → bytes of the published files."""
+    output = Output(figures, "toy")
+    book = ledger.parse(toy_ledger, "toy")
+    monkeypatch.setenv("PAPERTWIN_FIGURES", str(output.staging))
+
+    def again(commit, height=2.0, colour="C0", dirty=False, packages=None):
+        monkeypatch.setattr(provenance, "git_state", lambda: (commit, dirty))
+        monkeypatch.setattr(provenance.machine, "dependencies", lambda: packages or {"numpy": "2.4"})
+        started = run.Run(book, Toy(), {}, "cpu")
+        figure, axes = plt.subplots()
+        axes.plot([0, 1], [1, height], color=colour)
+        started.save(figure, "fig1")
+        plt.close(figure)
+        started.table(pd.DataFrame({"a": [height]}), "table1")
+        started.claims({"C1": Measured(height), "C2": Measured(True)})
+        output.publish(commit, 1)
+        output.discard()
+        assert output.is_current(commit)
+        return {path.name: path.read_bytes() for path in output.folder.iterdir()}
+
+    again.folder = output.folder
+    return again
+
+
+def test_two_commits_that_show_the_same_leave_the_figures_alone(rerun):
+    first, second = rerun("a" * 40), rerun("b" * 40, dirty=True)
+    assert set(first) == {"fig1.png", "fig1.pdf", "fig1.json", "table1.csv", results.FILE}
+    assert {name for name in first if first[name] != second[name]} == {results.FILE}
+    found = results.read(rerun.folder)
+    assert (found.provenance["commit"], found.provenance["dirty"]) == ("b" * 40, True)
+    listed = [file for saved in (*found.figures, *found.tables) for file in saved.files.values()]
+    assert len(listed) == 4
+    assert all(files.sha256(rerun.folder / file.path) == file.sha256 for file in listed)
+
+
+@pytest.mark.parametrize("change", [{"height": 3.0}, {"colour": "C1"}, {"packages": {"numpy": "2.5"}}], ids=str)
+def test_a_figure_that_differs_in_anything_else_is_replaced(rerun, change):
+    first, second = rerun("a" * 40), rerun("b" * 40, **change)
+    assert all(first[name] != second[name] for name in ("fig1.png", "fig1.pdf", "fig1.json"))
+    assert b"b" * 40 in second["fig1.json"]
+
+
+def test_a_published_figure_that_is_damaged_or_incomplete_is_replaced(rerun):
+    for name, content in (("fig1.json", b"{"), ("fig1.png", b"no picture"), ("fig1.json", b"[]")):
+        rerun("a" * 40)
+        (rerun.folder / name).write_bytes(content)
+        assert b"b" * 40 in rerun("b" * 40)["fig1.json"]
+    (rerun.folder / "fig1.pdf").unlink()
+    assert b"c" * 40 in rerun("c" * 40)["fig1.json"]

@@ -14,53 +14,14 @@ from PIL import Image
 from papertwin import ledger, report
 from papertwin.errors import LedgerError, RunError
 
-LEDGER = """
-[paper]
-slug = "toy"
-title = "Toys & <Games>"
-authors = ["A. One", "B. Two"]
-venue = "Journal of Toys"
-year = 2020
-arxiv = "2001.00001"
-idea = "Toys are fun."
-topic = "play"
-[[figure]]
-id = "fig1"
-caption = "A red toy."
-source = "paper"
-status = "regenerated"
-[[figure]]
-id = "fig2"
-caption = "A huge toy."
-source = "paper"
-status = "at-scale-only"
-reason = "Needs a factory."
-[[claim]]
-id = "C1"
-statement = "Toys roll."
-source = "Table 1"
-published = "0.9"
-rule = { kind = "at_least", value = 0.8, text = "At least 0.8." }
-[[claim]]
-id = "C2"
-statement = "Toys fly."
-source = "Table 2"
-published = "yes"
-stable = false
-rule = { kind = "holds", text = "They fly." }
-[profiles.quick]
-minutes = 1
-memory_gb = 1
-device = "cpu"
-data = []
-"""
-
 CLAIMS = [
     {"id": "C1", "statement": "Toys roll.", "source": "Table 1", "published": "0.9", "measured": 0.934567,
      "interval": [0.91, 0.95], "shown": "0.935 [0.91, 0.95]", "rule": "At least 0.8.", "verdict": "REPRODUCED",
      "note": "over ten toys", "stable": True},
     {"id": "C2", "statement": "Toys fly.", "source": "Table 2", "published": "yes", "measured": False,
      "interval": None, "rule": "They fly.", "verdict": "NOT REPRODUCED", "note": "", "stable": False},
+    {"id": "C3", "statement": "Toys last.", "source": "abstract", "published": "yes", "measured": None,
+     "interval": None, "rule": "They last.", "verdict": "NOT JUDGED", "note": "needs profile full", "stable": True},
 ]  # fmt: skip
 
 
@@ -98,7 +59,7 @@ def write_run(root, address="toy", **changes):
         "figures": [{"id": "fig1", "caption": "A red toy.", "files": listed}],
         "tables": [{"id": "table1", "caption": "Shares.", "files": {"data": {"path": "table1.csv"}}}],
         "provenance": {"commit": "0123456789abcdef", "dirty": True, "packages": {"numpy": "2.4"}, "platform": "Linux",
-                       "python": "3.11.7", "data": {"box": {"box/a.npz": "f" * 64}, "user": {}}},
+                       "python": "3.11.7", "data": {"box": {"box/a.npz": "f" * 64}, "user": {}, "kitti": "absent"}},
     }  # fmt: skip
     (folder / "results.json").write_text(json.dumps({**results, **changes}))
     cells = [v4.new_markdown_cell("# Toys\n$x^2$"), v4.new_code_cell("1", execution_count=1)]
@@ -107,10 +68,10 @@ def write_run(root, address="toy", **changes):
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
+def root(toy_ledger, tmp_path, monkeypatch):
     """A figures folder of a repository whose only paper is `toy`."""
     monkeypatch.setattr(ledger, "slugs", lambda: ["toy"])
-    monkeypatch.setattr(ledger, "load", lambda slug: ledger.parse(LEDGER, "toy.toml"))
+    monkeypatch.setattr(ledger, "load", lambda slug: ledger.parse(toy_ledger, "toy.toml"))
     monkeypatch.setattr(report.paths, "notebook", lambda slug: tmp_path / "notebooks" / f"{slug}.ipynb")
     return tmp_path / "figures"
 
@@ -126,7 +87,7 @@ def test_page_tells_idea_figures_claims_and_origin(root):
     page = Page(index)
     for part in ("Toys & <Games>", "A. One, B. Two", "Journal of Toys , 2020", "Toys are fun.", "Figure 1. A red toy.",
                  "Rule. At least 0.8.", "over ten toys", "0.935 0.91 to 0.95", "1 min 24 s", "512 MB", "speed 3",
-                 "0123456789ab with uncommitted changes", "numpy 2.4", "box/a.npz", "Needs a factory.",
+                 "0123456789ab with uncommitted changes", "numpy 2.4", "box/a.npz", "kitti absent", "Needs a factory.",
                  "ball 0.1235 kite 7"):  # fmt: skip
         assert part in page.text
     assert problems(page) == []
@@ -136,10 +97,11 @@ def test_verdicts_are_worded_counted_and_marked(root):
     write_run(root)
     page = Page(report.write(root))
     assert "✓ Reproduced 1" in page.text
+    assert "– Not judged 1" in page.text
     assert "✕ Not reproduced 1" in page.text
     assert "≈ Inconclusive 0" in page.text
     badges = [a["class"] for tag, a in page.tags if tag == "b" and a.get("class", "").startswith("badge")]
-    assert badges == ["badge reproduced", "badge not-reproduced"]
+    assert badges == ["badge reproduced", "badge not-reproduced", "badge not-judged"]
 
 
 def test_every_local_link_leads_to_a_file(root):
@@ -279,7 +241,7 @@ def test_results_are_escaped(root):
 def test_result_older_than_the_ledger_says_what_is_missing(root):
     write_run(root, claims=CLAIMS[:1], figures=[])
     told = problems(Page(report.write(root)))
-    assert any("claims without a verdict: C2" in line for line in told)
+    assert any("claims without a verdict: C2, C3" in line for line in told)
     assert any("not saved: fig1" in line for line in told)
 
 

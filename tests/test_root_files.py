@@ -131,8 +131,38 @@ def test_continuous_integration_runs_make_test():
     assert os.access(script, os.X_OK)
     assert "make test" in script.read_text(encoding="utf-8")
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
-    steps = workflow["jobs"]["papers"]["steps"]
-    assert {"make test", "make figures"} <= {step.get("run") for step in steps}
+    job = workflow["jobs"]["papers"]
+    assert {"make test", "make figures"} <= {step.get("run") for step in job["steps"]}
+    versions = job["strategy"]["matrix"]["python"]
+    assert {"3.11", "3.12", "3.13"} <= set(versions), "the oldest supported Python and those that people have"
+    assert all(Requirement(f"python{project()['requires-python']}").specifier.contains(version) for version in versions)
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ("figures/don/fig1.png", True),
+        ("figures/don/results.json", True),
+        ("figures/don/table1.csv", True),
+        ("figures/don/.fig1.k2x9.png", False),  # what a killed papermill run leaves
+        ("figures/don/.results.k2x9.json", False),
+        ("figures/.state/don.json", False),
+        ("figures/.staging/don.17/don/fig1.png", False),
+        ("figures/don@full/fig1.png", False),
+        ("figures/don/don.html", False),
+        ("figures/don/don.ipynb", False),
+        ("data/local/kitti/a.bin", False),
+        ("notebooks/don.ipynb", True),
+    ],
+)
+def test_git_keeps_results_and_ignores_what_runs_leave_behind(path, kept):
+    done = subprocess.run(["git", "check-ignore", "--no-index", "-q", path], cwd=ROOT, check=False)
+    assert done.returncode == int(kept)
+
+
+def test_nothing_that_is_committed_is_ignored():
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == ""
 
 
 def test_pre_commit_fetches_nothing():

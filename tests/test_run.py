@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from papertwin import ledger, run
+from papertwin import files, ledger, results, run
 from papertwin.claims import Measured
 from papertwin.errors import LedgerError, ParameterError
 from papertwin.papers import don
@@ -55,10 +55,11 @@ def test_addresses_never_clobber_the_committed_folder():
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"r_small": "0.4"}, "r_small: got '0.4'"),
+        ({"r_small": "0.4"}, "r_small got '0.4'"),
         ({"orientation": "sideways"}, "orientation"),
         ({"scenes": "junction"}, "scenes"),
         ({"tiles": 2.5}, "tiles"),
+        ({"r_small": float("nan")}, "r_small got nan"),
     ],
 )
 def test_wrong_types_are_named(changes, named):
@@ -80,59 +81,19 @@ def test_unknown_profile_and_device():
         begin(device="abacus")
 
 
-LEDGER = """
-[paper]
-slug = "toy"
-title = "Toy"
-authors = ["A"]
-venue = "V"
-year = 2020
-idea = "i"
-topic = "t"
-[[figure]]
-id = "fig1"
-caption = "c"
-source = "s"
-status = "regenerated"
-[[table]]
-id = "table1"
-caption = "c"
-source = "s"
-status = "regenerated"
-[[claim]]
-id = "C1"
-statement = "s"
-source = "abstract"
-published = "1"
-rule = {kind = "at_least", value = 1.0, text = "at least one"}
-[[claim]]
-id = "C2"
-statement = "s"
-source = "abstract"
-published = "1"
-stable = false
-rule = {kind = "holds", text = "holds"}
-[profiles.quick]
-minutes = 1
-memory_gb = 1
-device = "cpu"
-data = ["street"]
-parameters = {x = 1}
-"""
-
-
 @dataclass(frozen=True)
 class Toy:
-    x: int = 1
+    n: int = 3
+    rate: float = 0.1
     profile: str = "quick"
     device: str = "cpu"
     seed: int = 0
 
 
 @pytest.fixture
-def toy(tmp_path, monkeypatch):
+def toy(toy_ledger, tmp_path, monkeypatch):
     monkeypatch.setenv("PAPERTWIN_FIGURES", str(tmp_path))
-    return run.Run(ledger.parse(LEDGER, "toy"), Toy(), {}, "cpu")
+    return run.Run(ledger.parse(toy_ledger, "toy"), Toy(), {}, "cpu")
 
 
 def draw(toy):
@@ -145,41 +106,50 @@ def draw(toy):
 def test_results_hold_figures_tables_claims_and_origin(toy):
     draw(toy)
     claims = toy.claims({"C1": Measured(2.0, (1.5, 2.5), "note"), "C2": Measured(False)})
-    assert claims.verdicts.splitlines() == [
-        "C1   REPRODUCED",
-        "C2   see the table (rests on measured time, or is a close call)",
-    ]
-    results = json.loads((toy.folder / "results.json").read_text())
-    assert results["schema"] == run.SCHEMA
-    assert results["verdicts"] == {"REPRODUCED": 1, "NOT REPRODUCED": 1, "INCONCLUSIVE": 0, "NOT JUDGED": 0}
-    assert results["claims"][0]["interval"] == [1.5, 2.5]
-    assert results["claims"][0]["shown"] == "2 [1.5, 2.5]"
-    (figure,) = results["figures"]
+    assert claims.verdicts.splitlines()[0] == "C1   REPRODUCED"
+    found = json.loads((toy.folder / results.FILE).read_text())
+    assert found["schema"] == results.SCHEMA
+    assert found["claims"][0]["interval"] == [1.5, 2.5]
+    assert found["claims"][0]["shown"] == "2 [1.5, 2.5]"
+    assert (found["title"], found["profile"], found["parameters"]["rate"]) == ("Toys & <Games>", "quick", 0.1)
+    (figure,) = found["figures"]
     assert set(figure["files"]) == {"png", "pdf", "data"}
-    from papertwin import files
-
     for entry in figure["files"].values():
         assert files.sha256(toy.folder / entry["path"]) == entry["sha256"]
-    assert results["provenance"]["data"]["street"]
-    assert results["provenance"]["packages"]["numpy"]
+    assert found["provenance"]["data"]["street"]
+    assert found["provenance"]["packages"]["numpy"]
     assert (toy.folder / "table1.csv").read_text() == ",a\nrow,0.333333333\n"
+
+
+def test_a_stamped_exhibit_says_so_on_the_figure(toy):
+    stamped = toy.ledger.figures[0].model_copy(update={"stamp": "simulated data"})
+    book = toy.ledger.model_copy(update={"figures": [stamped]})
+    figure, _ = plt.subplots()
+    run.Run(book, toy.params, {}, "cpu").save(figure, "fig1")
+    assert figure.get_supxlabel() == "simulated data"
 
 
 def test_a_promised_figure_that_was_not_saved_is_an_error(toy):
     with pytest.raises(LedgerError, match="fig1, table1"):
         toy.claims({"C1": Measured(2.0), "C2": Measured(True)})
-    assert not (toy.folder / "results.json").exists()
+    assert not (toy.folder / results.FILE).exists()
 
 
 def test_a_figure_that_the_ledger_does_not_list_is_an_error(toy):
-    with pytest.raises(LedgerError, match=r"'fig7'.*lists fig1, table1"):
+    with pytest.raises(LedgerError, match=r"'fig7'.*lists fig1, fig2, table1"):
         toy.save(plt.figure(), "fig7")
 
 
-def test_the_table_shows_published_and_measured_side_by_side(toy):
-    draw(toy)
-    table = toy.claims({"C1": Measured(0.5), "C2": Measured(True)}).table
-    assert table.loc["C1", "verdict"] == "NOT REPRODUCED"
-    assert table.loc["C1", "measured"] == "0.5"
-    assert table.loc["C2", "measured"] == "yes"
-    assert list(table.columns[:4]) == ["statement", "source", "published", "measured"]
+def test_an_optional_data_set_may_be_absent(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAPERTWIN_DATA", str(tmp_path))
+    data = begin(profile="full").provenance()["provenance"]["data"]
+    assert data["kitti"] == "absent"
+    assert data["street"]
+    (tmp_path / "kitti" / "velodyne").mkdir(parents=True)
+    assert begin(profile="full").provenance()["provenance"]["data"]["kitti"] != "absent"
+
+
+def test_a_whole_number_for_a_length_is_the_same_run():
+    one, other = begin(r_small=1), begin(r_small=1.0)
+    assert one.folder == other.folder
+    assert type(one.params.r_small) is float

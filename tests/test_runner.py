@@ -13,9 +13,11 @@ import psutil
 import pytest
 from nbformat import v4
 
+from papertwin import runner
 from papertwin.errors import RunError
+from papertwin.machine import cores
 from papertwin.publish import FAILED, STAGING, Output, check_writable
-from papertwin.runner import Job, cores, run_jobs
+from papertwin.runner import Job, run_jobs
 
 PATIENCE = 60  # seconds after which a test that waits gives up
 
@@ -185,6 +187,42 @@ def test_a_notebook_that_writes_elsewhere_is_told_so(batch):
     (found,) = run_jobs([lost], figures=batch["figures"])
     assert "somewhere" in found.failure.exception
     assert not (batch["figures"] / "somewhere").exists()
+
+
+def test_an_unexpected_exception_is_one_job_s_failure_and_the_others_go_on(tmp_path, monkeypatch):
+    def execute(self, job, *rest):
+        if job.slug == "odd":
+            return {}["surprise"]
+        return runner.Outcome(job.address, "done")
+
+    monkeypatch.setattr(runner._Session, "execute", execute)
+    settings = {"notebook": tmp_path / "none.ipynb", "fingerprint": "a"}
+    todo = [
+        Job("odd", "odd", **settings),
+        Job("good", "good", **settings),
+        Job("last", "last", exclusive=True, **settings),
+    ]
+    ended = []
+    outcomes = run_jobs(todo, n_jobs=1, on_event=ended.append, figures=tmp_path / "figures")
+    assert [found.status for found in outcomes] == ["failed", "done", "done"]
+    failure = outcomes[0].failure
+    assert (failure.kind, failure.exception) == ("other", "KeyError: 'surprise'")
+    assert failure.traceback.splitlines()[-1] == "KeyError: 'surprise'"
+    assert "execute" in failure.traceback
+    assert [event.address for event in ended if event.kind == "ended"] == ["odd", "good", "last"]
+
+
+def test_a_job_that_is_named_twice_runs_once(tmp_path, monkeypatch):
+    ran = []
+
+    def execute(self, job, *rest):
+        ran.append(job.slug)
+        return runner.Outcome(job.address, "done")
+
+    monkeypatch.setattr(runner._Session, "execute", execute)
+    twice = [Job("toy", "toy", tmp_path / "none.ipynb")] * 2
+    assert [found.status for found in run_jobs(twice, n_jobs=2, figures=tmp_path / "figures")] == ["done", "done"]
+    assert ran == ["toy"]
 
 
 def test_two_notebooks_run_at_the_same_time(tmp_path):

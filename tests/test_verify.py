@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 from papertwin import jobs, ledger, verify
 from papertwin.errors import LedgerError, ParameterError, RunError
 from papertwin.papers import don
-from papertwin.run import address
+from papertwin.results import address
 from papertwin.runner import Failure, Outcome
 from papertwin.verify import compare
 
@@ -179,8 +179,48 @@ def test_incomplete_provenance_and_missing_arrays_are_clear_errors(tmp_path, rer
     chunk = PngImagePlugin.PngInfo()
     chunk.add_text("papertwin", json.dumps({"paper": "don"}))
     Image.new("RGB", (2, 2)).save(png, pnginfo=chunk)
-    with pytest.raises(RunError, match="lacks figure"):
+    with pytest.raises(RunError, match=r"not understood .*figure: Field required"):
         verify.verify(png)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        "don",
+        7,
+        None,
+        {"paper": 3, "figure": "fig1", "profile": "quick", "parameters": {}},
+        {"paper": "don", "figure": ["fig1"], "profile": "quick", "parameters": {}},
+        {"paper": "don", "figure": "fig1", "profile": {}, "parameters": {}},
+        {"paper": "don", "figure": "fig1", "profile": "quick", "parameters": None},
+        {"paper": "don", "figure": "fig1", "profile": "quick", "parameters": ["seed"]},
+    ],
+    ids=repr,
+)
+def test_a_malformed_provenance_is_a_clear_error(tmp_path, rerun, content):
+    png = picture(tmp_path)
+    chunk = PngImagePlugin.PngInfo()
+    chunk.add_text("papertwin", json.dumps(content))
+    Image.new("RGB", (2, 2)).save(png, pnginfo=chunk)
+    with pytest.raises(RunError, match="not understood"):
+        verify.verify(png)
+    assert "job" not in rerun
+
+
+def test_a_table_is_refused_before_anything_runs(tmp_path, rerun):
+    table = ledger.load("don").tables[0].id
+    with pytest.raises(RunError, match=f"{table} is a table"):
+        verify.verify(picture(tmp_path, table))
+    assert "job" not in rerun
+
+
+def test_the_device_can_be_chosen(tmp_path, rerun):
+    png = picture(tmp_path, parameters={"device": "cuda"})
+    verify.verify(png)
+    assert rerun["job"].parameters["device"] == "cuda"
+    verify.verify(png, device="cpu")
+    assert rerun["job"].parameters["device"] == "cpu"
 
 
 def test_the_job_of_a_verification_is_the_job_of_a_run(tmp_path, rerun):

@@ -1,11 +1,19 @@
 """From measured values to verdicts: the rules of the ledger, applied without mercy or kindness."""
 
+import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 from papertwin.errors import LedgerError
 from papertwin.ledger import PROFILES, Claim, Ledger, Rule
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNSTABLE = "see the table (rests on measured time, or is a close call)"
 
 
 class Verdict(StrEnum):
@@ -21,16 +29,56 @@ class Verdict(StrEnum):
 class Measured:
     """What we found for one claim.
 
+    Scalars of numpy and torch are taken as well and become plain ones.
+
     Attributes:
         value: the measured number; a bool for a `holds` rule; None where nothing could be measured (the note
             says why).
         interval: confidence interval (low, high) of a statistical value, same unit.
         note: what a reader needs to understand the number.
+
+    Raises:
+        LedgerError: no scalar, NaN or infinite, an interval that is not two such numbers, or None without a note.
     """
 
     value: float | bool | None
     interval: tuple[float, float] | None = None
     note: str = ""
+
+    def __post_init__(self) -> None:
+        """Bring value and interval to plain Python, or say what is wrong with them."""
+        object.__setattr__(self, "value", _scalar(self.value))
+        if self.value is None and not self.note.strip():
+            raise LedgerError("Measured(None) without a note: say why nothing was measured, Measured(None, note=…).")
+        if self.interval is None:
+            return
+        try:
+            low, high = self.interval
+        except (TypeError, ValueError) as error:
+            raise LedgerError(f"Interval {self.interval!r} is not two numbers (low, high).") from error
+        object.__setattr__(self, "interval", (_number(low), _number(high)))
+
+
+def _scalar(value: Any) -> float | bool | None:
+    """Turn a plain, numpy or torch scalar into a float, a bool or None."""
+    try:
+        plain = value.item() if hasattr(value, "item") else value
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise LedgerError(f"Measured {value!r} is not one value but several; pass a scalar.") from error
+    if plain is None or isinstance(plain, bool):
+        return plain
+    if not isinstance(plain, numbers.Real):
+        raise LedgerError(f"Measured {value!r} ({type(value).__name__}); expected a number, a bool or None.")
+    if not math.isfinite(plain):
+        raise LedgerError(f"Measured {value!r}; a number must be finite. Where there is none: Measured(None, note=…).")
+    return float(plain)
+
+
+def _number(value: Any) -> float:
+    plain = _scalar(value)
+    if plain is None or isinstance(plain, bool):
+        raise LedgerError(f"Interval with {value!r}; expected two numbers (low, high).")
+    return plain
 
 
 @dataclass(frozen=True)
@@ -107,3 +155,49 @@ def judge(ledger: Ledger, profile: str, measured: Mapping[str, Measured]) -> lis
             raise LedgerError(f"{ledger.slug}, claim {claim.id}: {error}") from error
         judgements.append(Judgement(claim, found, verdict, found.note))
     return judgements
+
+
+class Claims:
+    """The judged claims of a run: a full table for the reader, verdict lines that CI compares."""
+
+    def __init__(self, judgements: list[Judgement]):
+        """Hold the judgements in the ledger's order."""
+        self.judgements = judgements
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """Every claim with the published and the measured value, the rule and the verdict."""
+        import pandas as pd
+
+        pd.set_option("display.max_colwidth", None)
+        rows = [
+            {
+                "claim": j.claim.id,
+                "statement": j.claim.statement,
+                "source": j.claim.source,
+                "published": j.claim.published,
+                "measured": describe(j.measured),
+                "rule": j.claim.rule.text,
+                "verdict": str(j.verdict),
+                "note": j.reason,
+            }
+            for j in self.judgements
+        ]
+        return pd.DataFrame(rows).set_index("claim")
+
+    @property
+    def verdicts(self) -> str:
+        """One line per claim whose verdict is clear on any machine; the others are named, not decided."""
+        return "\n".join(f"{j.claim.id:4} {j.verdict if j.claim.stable else UNSTABLE}" for j in self.judgements)
+
+
+def describe(measured: Measured) -> str:
+    """Write a measured value for people: `0.93 [0.90, 0.95]`, `yes`, `–`."""
+    if measured.value is None:
+        return "–"
+    if isinstance(measured.value, bool):
+        return "yes" if measured.value else "no"
+    text = f"{measured.value:.3g}"
+    if measured.interval:
+        text += f" [{measured.interval[0]:.3g}, {measured.interval[1]:.3g}]"
+    return text

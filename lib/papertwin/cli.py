@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from papertwin.errors import PaperTwinError
+from papertwin.errors import LedgerError, PaperTwinError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,9 +93,13 @@ def list_papers() -> None:
         table.add_column(title, no_wrap=title in ("paper", "last run here"))
     figures = paths.figures_root()
     for slug in ledger.slugs():
-        paper = ledger.load(slug).paper
-        finished = publish.last_run(figures, slug).get("finished", "–").replace("T", " ").rstrip("Z")
+        finished = str(publish.last_run(figures, slug).get("finished", "–")).replace("T", " ").rstrip("Z")
         found = progress.verdicts(figures / slug)
+        try:
+            paper = ledger.load(slug).paper
+        except LedgerError as error:
+            table.add_row(slug, "–", f"[red]{escape(str(error))}[/]", found, finished)
+            continue
         table.add_row(slug, str(paper.year), escape(paper.venue), found, finished)
     _console().print(table)
 
@@ -175,14 +179,19 @@ def write_report() -> None:
 
 
 @app.command()
-def verify(png: Annotated[Path, typer.Argument(help="A figure, for example figures/don/fig4.png.")]) -> None:
+def verify(
+    png: Annotated[Path, typer.Argument(help="A figure, for example figures/don/fig4.png.")],
+    device: Annotated[
+        DeviceChoice | None, typer.Option(help="Where to compute; by default as the figure's own run was asked to.")
+    ] = None,
+) -> None:
     """Re-run a figure from the parameters stored inside it and compare the plotted arrays."""
     from papertwin import progress
     from papertwin.verify import verify as verify_figure
 
     console = _console()
     with progress.Display(console) as display:
-        comparison = verify_figure(png, on_event=display)
+        comparison = verify_figure(png, device and device.value, on_event=display)
     console.print(str(comparison), markup=False, soft_wrap=True)
     if not comparison.agrees:
         raise typer.Exit(1)
@@ -193,7 +202,7 @@ def data(
     action: Annotated[DataAction, typer.Argument(help="What to do.")] = DataAction.list,
     name: Annotated[str | None, typer.Argument(help="Data set; all of them if none is given.")] = None,
 ) -> None:
-    """List the data sets, check their checksums, or fetch an optional one."""
+    """List the data sets (with NAME: where its files belong), check their checksums, or fetch an optional one."""
     from papertwin.data import registry
 
     if action is DataAction.check:
@@ -207,8 +216,38 @@ def data(
         if name is None:
             raise typer.BadParameter("Name the data set to fetch, for example: papertwin data fetch NAME.")
         typer.echo(str(registry.fetch(name)))
+    elif name is not None:
+        typer.echo(_data_details(name))
     else:
-        _console().print(_data_table([name] if name else registry.names()))
+        _console().print(_data_table(registry.names()))
+        typer.echo("\nWhat one is and where its files belong: papertwin data list NAME")
+
+
+def _data_details(name: str) -> str:
+    from papertwin.data import registry
+
+    entry = registry.describe(name)
+    is_optional = entry.kind == "optional"
+    place = registry.default().local(name) if is_optional else registry.default().folder / name
+    expected = f"${registry.ENVIRONMENT}/{entry.folder or name}" if is_optional else f"data/{name}"
+    facts = {
+        "data set": f"{name}: {entry.title}",
+        "kind": entry.kind,
+        "here": _presence(name),
+        "expected in": f"{expected}, now {place}",
+        "url": entry.url,
+        "licence": entry.licence,
+        "origin": entry.origin,
+        "note": entry.note,
+        "files": f"\n{'':13}".join(file.path for file in entry.files),
+    }
+    return "\n".join(f"{title:12} {text}" for title, text in facts.items() if text)
+
+
+def _presence(name: str) -> str:
+    from papertwin.data import registry
+
+    return "present" if registry.present(name) else "absent"
 
 
 def _data_table(names: list[str]) -> "Table":
@@ -218,12 +257,12 @@ def _data_table(names: list[str]) -> "Table":
     from papertwin.data import registry
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("data set", "kind", "files", "MB", "licence", "title"):
+    for title in ("data set", "kind", "here", "files", "MB", "licence", "title"):
         table.add_column(title, justify="right" if title in ("files", "MB") else "left", no_wrap=title == "data set")
     for name in names:
         entry = registry.describe(name)
         size = f"{sum(file.bytes for file in entry.files) / 1e6:.1f}" if entry.files else "–"
-        texts = (name, entry.kind, str(len(entry.files) or "–"), size, entry.licence, entry.title)
+        texts = (name, entry.kind, _presence(name), str(len(entry.files) or "–"), size, entry.licence, entry.title)
         table.add_row(*map(escape, texts))
     return table
 
@@ -242,8 +281,7 @@ def bench(
     found = benchmarks.run_benchmark(name)
     _console().print(found.table())
     if json_file is not None:
-        content = found.to_json()
-        files.write_text(json_file, content) if isinstance(content, str) else files.write_json(json_file, content)
+        files.write_text(json_file, found.to_json())
 
 
 @app.command()

@@ -3,15 +3,11 @@
 import hashlib
 import json
 import platform
-import re
-import tomllib
 from collections.abc import Iterable, Mapping
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from papertwin import cells, files, imports, paths
+from papertwin import cells, files, imports, machine, paths
 
 if TYPE_CHECKING:
     from papertwin.data.registry import Registry
@@ -40,7 +36,7 @@ def fingerprint(slug: str, notebook: Path, values: Mapping[str, Any], data_sets:
         "library": {path.as_posix(): files.sha256(paths.PACKAGE / path) for path in sources(slug, notebook)},
         "parameters": dict(values),
         "data": {name: data_state(name) for name in sorted(data_sets)},
-        "packages": package_versions(),
+        "packages": machine.locked(),
         "python": [platform.python_version(), platform.machine()],
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=repr).encode()).hexdigest()
@@ -68,7 +64,9 @@ def sources(slug: str, notebook: Path) -> list[Path]:
 
 
 def data_state(name: str, sets: "Registry | None" = None) -> Any:
-    """Describe a data set as the registry pins it; of an optional set, also which of its files are there now.
+    """Describe a data set: what the registry pins, and what is really there now.
+
+    Of a vendored set these are the checksums of its files, of an optional one names, sizes and times: it may be large.
 
     Args:
         name: the set's name.
@@ -82,29 +80,18 @@ def data_state(name: str, sets: "Registry | None" = None) -> Any:
     sets = sets or registry.default()
     entry = sets.describe(name)
     pinned = sorted([file.path, file.sha256] for file in entry.files)
-    return [pinned, _listing(sets.local(name)) if entry.kind == "optional" else []]
+    if entry.kind == "optional":
+        return [pinned, _listing(sets.local(name))]
+    return [pinned, [[path, _content(sets.folder / path)] for path, _ in pinned]]
+
+
+def _content(path: Path) -> str:
+    try:
+        return files.sha256(path)
+    except OSError:
+        return machine.ABSENT  # the run says so, and what to do
 
 
 def _listing(folder: Path) -> list[list[Any]]:
     listed = ((p.relative_to(folder).as_posix(), p.stat()) for p in sorted(folder.rglob("*")) if p.is_file())
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in listed]
-
-
-@cache
-def package_versions() -> dict[str, str]:
-    """Installed versions of the packages in requirements.lock or, where there is none, in pyproject.toml."""
-    lock = paths.root() / "requirements.lock"
-    if lock.is_file():
-        lines = lock.read_text(encoding="utf-8").splitlines()
-    else:
-        text = (paths.root() / "pyproject.toml").read_text(encoding="utf-8")
-        lines = tomllib.loads(text).get("project", {}).get("dependencies", [])
-    names = (re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line.strip()) for line in lines)
-    return {match[0].lower(): _version(match[0]) for match in names if match}
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"

@@ -7,7 +7,7 @@ from typing import Any
 
 from papertwin import fingerprint, ledger, parameters, paths
 from papertwin.errors import LedgerError, PaperTwinError, ParameterError
-from papertwin.run import address
+from papertwin.results import address
 from papertwin.runner import Failure, Job, Outcome
 
 PATIENCE = 10  # a run may take this many times the minutes that its ledger announces …

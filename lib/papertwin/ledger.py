@@ -5,8 +5,6 @@ which every claim is judged; `claims.py` applies the rules, the contract tests h
 """
 
 import tomllib
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -38,7 +36,11 @@ class Paper(_Entry):
 
 
 class Exhibit(_Entry):
-    """One figure or table of the paper and what became of it here; `timing` marks measured seconds."""
+    """One figure or table of the paper and what became of it here.
+
+    `timing` marks measured seconds. `stamp` is written on the figure itself: what its data are if they are not the
+    paper's own (simulated, synthetic, a substitute); empty only where they are.
+    """
 
     id: str = Field(pattern=r"^(fig|table)[a-z0-9_]+$")
     caption: str
@@ -46,6 +48,7 @@ class Exhibit(_Entry):
     status: Literal["regenerated", "at-scale-only", "not-available"]
     reason: str = ""
     timing: bool = False
+    stamp: str = ""
 
     @model_validator(mode="after")
     def _needs_reason(self) -> Self:
@@ -123,7 +126,7 @@ class Ledger(_Entry):
                 raise ValueError(f"[profiles.{name}] sets parameters that quick does not have: {unknown}")
         return self
 
-    @cached_property
+    @property
     def exhibits(self) -> list[Exhibit]:
         """Figures, then tables."""
         return [*self.figures, *self.tables]
@@ -180,7 +183,11 @@ def load(slug: str) -> Ledger:
     path = paths.PACKAGE / "papers" / f"{name}.toml"
     if not path.is_file():
         raise LedgerError(f"No paper is called {slug!r}. Known papers: {', '.join(slugs()) or 'none yet'}.")
-    ledger = parse(Path(path).read_text(encoding="utf-8"), path.name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LedgerError(f"{path.name} cannot be read: {error}. Restore it; a ledger is UTF-8 text.") from error
+    ledger = parse(text, path.name)
     if ledger.slug != name:
         raise LedgerError(f"{path.name} says slug = {ledger.slug!r}; file name and slug must agree.")
     return ledger

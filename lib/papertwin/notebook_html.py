@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from papertwin import files, paths
-from papertwin.errors import InputError
+from papertwin.errors import RunError
 
 TEMPLATES = paths.PACKAGE / "templates" / "report"
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -53,7 +53,7 @@ def convert(notebook: Path, page: Path, plotly_js: Path, home: Path) -> None:
         home: the page that the link back leads to.
 
     Raises:
-        InputError: the notebook cannot be read or converted.
+        RunError: the notebook cannot be read or converted.
         RunError: the page cannot be written.
     """
     import nbformat
@@ -61,7 +61,7 @@ def convert(notebook: Path, page: Path, plotly_js: Path, home: Path) -> None:
     try:
         content = nbformat.read(notebook, as_version=4)
     except Exception as error:  # nbformat raises whatever a malformed file makes it stumble over
-        raise InputError(f"{notebook} cannot be read as a notebook: {error}. Run the paper again.") from error
+        raise RunError(f"{notebook} cannot be read as a notebook: {error}. Run the paper again.") from error
     equations: list[str] = []
     has_plotly = False
     for cell in content.cells:
@@ -80,7 +80,7 @@ def convert(notebook: Path, page: Path, plotly_js: Path, home: Path) -> None:
     try:
         body, _ = _exporter().from_notebook_node(content, resources=resources)
     except Exception as error:  # nbconvert lets through whatever a malformed cell makes it stumble over
-        raise InputError(f"{notebook} cannot be shown as HTML: {error}. Run the paper again.") from error
+        raise RunError(f"{notebook} cannot be shown as HTML: {error}. Run the paper again.") from error
     files.write_text(page, cut_remote(show_equations(body, equations)))
 
 

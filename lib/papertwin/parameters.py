@@ -5,6 +5,7 @@ overlooks a parameter whose line has a second `=`. Here each of these is an erro
 """
 
 import ast
+import dataclasses
 import difflib
 import io
 import json
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from papertwin import cells
 from papertwin.errors import LedgerError, ParameterError
@@ -28,19 +29,19 @@ TYPES = "int, float, bool, str, list[...] of these, Literal[...]"
 
 @dataclass(frozen=True)
 class Parameter:
-    """One line of the parameters cell.
+    """One line of the parameters cell, or one field of a paper's `Params`.
 
     Attributes:
         name: variable name.
         annotation: its type as written, for example "list[float]".
         default: the value in the notebook, that is, of the quick profile.
-        help: the comment behind it: meaning and unit.
+        help: the comment behind it: meaning and unit; empty for a field.
     """
 
     name: str
     annotation: str
     default: Any
-    help: str
+    help: str = ""
 
     @cached_property
     def type(self) -> Any:
@@ -109,6 +110,33 @@ def annotation_type(node: ast.expr) -> Any:
             if choices and all(isinstance(c, ast.Constant) and type(c.value) in (int, str) for c in choices):
                 return Literal[tuple(c.value for c in choices)]  # type: ignore[attr-defined]
     raise ValueError(f"type {ast.unparse(node)!r} is not one of {TYPES}")
+
+
+def of_dataclass(params_type: type) -> list[Parameter]:
+    """Read the fields of a paper's `Params` as the parameters that its notebook declares.
+
+    Raises:
+        ParameterError: a field without a default, or of a type that no parameters cell can have.
+    """
+    hints = get_type_hints(params_type)
+    found = []
+    for field in dataclasses.fields(params_type):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if default is dataclasses.MISSING:
+            raise ParameterError(f"{params_type.__name__}.{field.name} has no default; give it the notebook's value.")
+        found.append(Parameter(field.name, _spelled(hints[field.name]), default))
+    return found
+
+
+def _spelled(kind: Any) -> str:
+    """Write a type as it stands in a parameters cell."""
+    if get_origin(kind) is Literal:
+        return f"Literal[{', '.join(map(json.dumps, get_args(kind)))}]"
+    if get_origin(kind) is list:
+        return f"list[{_spelled(*get_args(kind))}]"
+    if kind in SCALARS.values():
+        return kind.__name__
+    raise ParameterError(f"Type {kind} cannot be written in a parameters cell; expected one of {TYPES}.")
 
 
 def read_parameters(notebook: Path) -> list[Parameter]:
@@ -221,6 +249,26 @@ def parse_overrides(assignments: Iterable[str], parameters: Sequence[Parameter])
     return chosen
 
 
+def check_all(slug: str, given: Mapping[str, Any], parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """Check values against their types and return them as the types have it (1 for a float becomes 1.0).
+
+    Raises:
+        ParameterError: an unknown name, or values of a wrong type; the message names every one of these.
+    """
+    known = {parameter.name: parameter for parameter in parameters}
+    checked, wrong = {}, []
+    for name, value in given.items():
+        if name not in known:
+            raise ParameterError(f"{slug}: unknown parameter {name!r}.{_suggest(name, known)}")
+        try:
+            checked[name] = known[name].check(value)
+        except ParameterError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ParameterError(f"{slug}: " + "\n".join(wrong) + "\nCorrect the parameters cell or the -p option.")
+    return checked
+
+
 def resolve(ledger: Ledger, profile: str, overrides: Mapping[str, Any], parameters: Sequence[Parameter]) -> Resolved:
     """Merge the notebook's defaults, the profile's values and the overrides.
 
@@ -237,20 +285,16 @@ def resolve(ledger: Ledger, profile: str, overrides: Mapping[str, Any], paramete
         LedgerError: the paper has no such profile, or ledger and notebook disagree.
         ParameterError: an unknown name, a wrong type, or the ambiguity above.
     """
-    known = {parameter.name: parameter for parameter in parameters}
-    for name, value in _profile_values(ledger, "quick", known).items():
-        if value != known[name].default:
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    for name, value in _profile_values(ledger, "quick", parameters).items():
+        if value != defaults[name]:
             raise LedgerError(
                 f"{ledger.slug}: parameter {name} is {value!r} in [profiles.quick.parameters] but "
-                f"{known[name].default!r} in the notebook; make them equal."
+                f"{defaults[name]!r} in the notebook; make them equal."
             )
-    defaults = {parameter.name: parameter.default for parameter in parameters}
-    base = {**defaults, **_profile_values(ledger, profile, known)}
+    base = {**defaults, **_profile_values(ledger, profile, parameters)}
     kept: dict[str, Any] = {}
-    for name, given in overrides.items():
-        if name not in known or name in OPTIONS:
-            raise ParameterError(f"{ledger.slug}: unknown parameter {name!r}.{_suggest(name, known)}")
-        value = known[name].check(given)
+    for name, value in check_all(ledger.slug, overrides, [p for p in parameters if p.name not in OPTIONS]).items():
         if value == base[name]:
             continue
         if value == defaults[name]:
@@ -262,14 +306,49 @@ def resolve(ledger: Ledger, profile: str, overrides: Mapping[str, Any], paramete
     return Resolved({**base, **kept, "profile": profile}, kept)
 
 
-def _profile_values(ledger: Ledger, profile: str, known: Mapping[str, Parameter]) -> dict[str, Any]:
+def resolve_namespace(ledger: Ledger, params_type: type, namespace: Mapping[str, Any]) -> Resolved:
+    """Merge what a notebook's parameters cell has set, by the same rules as `resolve`.
+
+    A parameter that still has quick's value takes the chosen profile's; one that differs is an override.
+
+    Args:
+        ledger: the paper's ledger.
+        params_type: the paper's `Params`.
+        namespace: the notebook's `globals()`.
+
+    Raises:
+        LedgerError: the paper has no such profile, or ledger and `Params` disagree.
+        ParameterError: parameters are missing or of the wrong type; the message lists every one.
+    """
+    known = of_dataclass(params_type)
+    if missing := [parameter.name for parameter in known if parameter.name not in namespace]:
+        raise ParameterError(
+            f"{ledger.slug}: the notebook does not define {', '.join(missing)}. Its parameters cell must set "
+            f"{', '.join(parameter.name for parameter in known)}; run that cell before papertwin.start."
+        )
+    given = check_all(ledger.slug, {parameter.name: namespace[parameter.name] for parameter in known}, known)
+    changed = {p.name: given[p.name] for p in known if p.name not in OPTIONS and given[p.name] != p.default}
+    values, overrides = resolve(ledger, given["profile"], changed, known)
+    return Resolved({**values, "device": given["device"]}, overrides)
+
+
+def typed(slug: str, params_type: type, values: Mapping[str, Any]) -> Any:
+    """Build a paper's Params from plain values, each checked strictly against its annotation.
+
+    Raises:
+        ParameterError: one or more values have the wrong type; the message names every one.
+    """
+    return params_type(**check_all(slug, values, of_dataclass(params_type)))
+
+
+def _profile_values(ledger: Ledger, profile: str, parameters: Sequence[Parameter]) -> dict[str, Any]:
     values = ledger.parameters(profile)
-    if unknown := sorted(set(values) - set(known)):
+    if unknown := sorted(set(values) - {parameter.name for parameter in parameters}):
         raise LedgerError(f"{ledger.slug}: [profiles] sets {unknown}, which the notebook does not declare.")
     try:
-        return {name: known[name].check(value) for name, value in values.items()}
+        return check_all(ledger.slug, values, parameters)
     except ParameterError as error:
-        raise LedgerError(f"{ledger.slug}, [profiles.{profile}.parameters]: {error}") from error
+        raise LedgerError(f"[profiles.{profile}.parameters] of {error}") from error
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:

@@ -1,6 +1,5 @@
 """What a user sees of a run: a live line per notebook on a terminal, plain lines elsewhere, a table at the end."""
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from papertwin.publish import RESULTS
+from papertwin import results
+from papertwin.errors import RunError
 from papertwin.runner import Event, Failure, Outcome
 
 QUIET = 5.0  # seconds between two plain lines of one notebook
@@ -85,10 +85,10 @@ class Display:
 def verdicts(folder: Path) -> str:
     """Write the verdict counts of an output folder as markup: `9 REPRODUCED · 1 INCONCLUSIVE`; "–" without any."""
     try:
-        counts = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["verdicts"]
-        parts = [f"[{VERDICT_STYLES.get(name, 'default')}]{counts[name]} {name}[/]" for name in counts if counts[name]]
-    except (OSError, ValueError, KeyError, TypeError):
+        counts = results.read(folder).counts
+    except RunError:
         return "–"
+    parts = [f"[{VERDICT_STYLES[name]}]{count} {name}[/]" for name, count in counts.items() if count]
     return " · ".join(parts) or "–"
 
 

@@ -1,13 +1,10 @@
 """Where a result comes from: code, packages, data and machine, as plain JSON-ready values."""
 
 import platform
-import re
 import subprocess
-from functools import cache
-from importlib import metadata
 from typing import Any
 
-from papertwin import paths
+from papertwin import machine, paths
 
 # What a result depends on. Figures and reports are outputs: regenerating them does not make the source dirty.
 SOURCES = ("lib", "data", "notebooks", "pyproject.toml", "requirements.lock")
@@ -30,33 +27,31 @@ def git_state() -> tuple[str | None, bool | None]:
     return commit, None if status is None else bool(status)
 
 
-@cache
-def packages() -> dict[str, str]:
-    """Versions of the installed packages that papertwin names as its dependencies."""
-    names = sorted({re.split(r"[^A-Za-z0-9_.-]", line)[0] for line in metadata.requires("papertwin") or []})
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
 def collect(data_sets: list[str]) -> dict[str, Any]:
     """Collect the provenance of a run.
 
     Args:
-        data_sets: registry names of the data sets that the run reads.
-    """
-    from papertwin.data import registry
+        data_sets: registry names of the data sets that the run reads; an optional one may be absent.
 
+    Raises:
+        DataError: an unknown data set, or a vendored file that is missing or corrupted.
+        RunError: there is no checkout.
+    """
     commit, dirty = git_state()
     return {
         "commit": commit,
         "dirty": dirty,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "packages": packages(),
-        "data": {name: registry.sha256s(name) for name in data_sets},
+        "packages": machine.dependencies(),
+        "data": {name: _data(name) for name in data_sets},
     }
+
+
+def _data(name: str) -> dict[str, str] | str:
+    """File → sha256 of a data set; `absent` for an optional one that the user has not brought."""
+    from papertwin.data import registry
+
+    if registry.describe(name).kind == "optional" and not registry.present(name):
+        return machine.ABSENT
+    return registry.sha256s(name)

@@ -2,7 +2,10 @@
 
 A run writes to `figures/.staging/<address>.<pid>/`. When it has succeeded, its folder takes the place of
 `figures/<address>/` by two renames on one file system. Killed before, between or after them, the next run finds the
-last good output or the new one, never a mixture.
+last good output or the new one, never a mixture. (Nothing is flushed to the disk: a power failure is another matter.)
+
+A figure that shows the same as the published one, and was made from the same, keeps the published files: they differ
+in nothing but the name of the commit, and a fresh clone that runs everything shall not look changed.
 """
 
 import json
@@ -15,14 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import FileLock, Timeout
 
-from papertwin import files
+from papertwin import files, results
 from papertwin.errors import RunError
 
 STAGING, BACKUP, LOCKS, STATE, FAILED = ".staging", ".backup", ".locks", ".state", ".failed"
-RESULTS = "results.json"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 POLL = 0.2  # seconds between two tries for a lock
 
 
@@ -45,11 +47,18 @@ def check_writable(figures: Path) -> None:
 
 
 def sweep(figures: Path) -> None:
-    """Remove staging folders whose process has ended."""
+    """Remove the staging folders of killed runs: those of an address that no process holds locked."""
     for folder in (figures / STAGING).iterdir():
-        pid = folder.name.rpartition(".")[2]
-        if not (pid.isdigit() and psutil.pid_exists(int(pid))):
-            shutil.rmtree(folder, ignore_errors=True)
+        lock = _lock(figures, folder.name.rpartition(".")[0] or folder.name)
+        try:
+            with lock.acquire(timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+        except Timeout:
+            continue  # that run is alive
+
+
+def _lock(figures: Path, address: str) -> FileLock:
+    return FileLock(figures / LOCKS / f"{address}.lock")
 
 
 class Output:
@@ -78,7 +87,7 @@ class Output:
             waiting: called once if another process holds it.
             stopped: asked while waiting.
         """
-        lock = FileLock(self.figures / LOCKS / f"{self.address}.lock")
+        lock = _lock(self.figures, self.address)
         told = False
         while not lock.is_locked:
             try:
@@ -110,7 +119,7 @@ class Output:
         try:
             state = json.loads(self.state.read_text(encoding="utf-8"))
             recorded = state["files"]
-            if state["fingerprint"] != fingerprint or RESULTS not in recorded:
+            if state["fingerprint"] != fingerprint or results.FILE not in recorded:
                 return False
             return all(files.sha256(self.folder / name) == digest for name, digest in recorded.items())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -118,6 +127,8 @@ class Output:
 
     def publish(self, fingerprint: str, seconds: float) -> None:
         """Put the staged folder in the place of the published one and remember what it was made from.
+
+        Published figures that the new ones repeat are taken over as they are.
 
         Args:
             fingerprint: hash of the run's inputs.
@@ -127,11 +138,10 @@ class Output:
             RunError: the folder cannot be written.
         """
         fresh = self.staging / self.address
-        recorded = {path.name: files.sha256(path) for path in sorted(fresh.iterdir()) if path.is_file()}
         try:
-            if self.folder.exists():
-                self.folder.rename(self.backup)
-            fresh.rename(self.folder)
+            keep_repeated(fresh, self.folder)
+            recorded = {path.name: files.sha256(path) for path in sorted(fresh.iterdir()) if path.is_file()}
+            self._swap(fresh)
             shutil.rmtree(self.backup, ignore_errors=True)
             self.failed.unlink(missing_ok=True)
         except OSError as error:
@@ -142,6 +152,18 @@ class Output:
         finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         state = {"fingerprint": fingerprint, "finished": finished, "seconds": round(seconds, 1), "files": recorded}
         files.write_json(self.state, state)
+
+    def _swap(self, fresh: Path) -> None:
+        """Move the published folder aside and the fresh one into its place; if that fails, move the old one back."""
+        had = self.folder.exists()
+        if had:
+            self.folder.rename(self.backup)
+        try:
+            fresh.rename(self.folder)
+        except OSError:
+            if had:
+                self.backup.rename(self.folder)
+            raise
 
     def keep_failed(self, notebook: Path) -> Path | None:
         """Keep a partly executed notebook for the reader; return where, or None if there is none."""
@@ -158,6 +180,68 @@ class Output:
 def last_run(figures: Path, address: str) -> dict[str, Any]:
     """Return what is remembered of an address: "finished", "seconds", …; empty if it never ran on this machine."""
     try:
-        return json.loads((figures / STATE / f"{address}.json").read_text(encoding="utf-8"))
+        state = json.loads((figures / STATE / f"{address}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return state if isinstance(state, dict) else {}
+
+
+def keep_repeated(fresh: Path, published: Path) -> list[str]:
+    """Replace fresh figures by the published ones that they repeat, and list these in the fresh results.json.
+
+    A figure repeats another if its arrays and its picture are the same, and its provenance up to the commit.
+
+    Args:
+        fresh: folder of the new run; changed in place.
+        published: folder of the last one; may be absent.
+
+    Returns:
+        The ids of these figures.
+
+    Raises:
+        OSError: a figure's file cannot be read or written.
+        RunError: results.json cannot be written.
+    """
+    try:
+        content = results.read(fresh)
+    except RunError:
+        return []  # not of our making
+    kept = []
+    for data in sorted(published.glob("fig*.json")):
+        names = [data.with_suffix(suffix).name for suffix in (".json", ".png", ".pdf")]
+        if all((folder / name).is_file() for folder in (fresh, published) for name in names) and _repeats(
+            fresh / data.name, data
+        ):
+            for name in names:
+                shutil.copyfile(published / name, fresh / name)
+            kept.append(data.stem)
+    if kept:
+        results.write(fresh, content.rehashed(fresh))
+    return kept
+
+
+def _repeats(fresh: Path, published: Path) -> bool:
+    """Compare two figures by their arrays' files and the PNG files beside these."""
+    pictures = [_picture(path.with_suffix(".png")) for path in (fresh, published)]
+    try:
+        one, two = (_without_commit(json.loads(path.read_text(encoding="utf-8"))) for path in (fresh, published))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False  # not of our making
+    return pictures[0] == pictures[1] and one == two
+
+
+def _without_commit(content: dict[str, Any]) -> dict[str, Any]:
+    origin = dict(content["provenance"]["provenance"])
+    for name in ("commit", "dirty"):
+        origin.pop(name, None)
+    return {**content, "provenance": {**content["provenance"], "provenance": origin}}
+
+
+def _picture(png: Path) -> list[bytes]:
+    """Split a PNG into its chunks, without those that hold text."""
+    content, start, chunks = png.read_bytes(), len(PNG_SIGNATURE), []
+    while start < len(content):
+        length = int.from_bytes(content[start : start + 4], "big")
+        chunks.append(content[start : start + 12 + length])
+        start += 12 + length
+    return [chunk for chunk in chunks if chunk[4:8] not in (b"tEXt", b"iTXt", b"zTXt")]

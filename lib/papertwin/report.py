@@ -12,60 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from papertwin import files, ledger, notebook_html, paths
+from papertwin import files, ledger, notebook_html, paths, results
 from papertwin.claims import Verdict
-from papertwin.errors import InputError, LedgerError
+from papertwin.errors import LedgerError, PaperTwinError, RunError
+from papertwin.results import JudgedClaim, Results, Saved
 
-SCHEMA = 1
 MAX_ROWS = 60  # of a table shown on the page; the CSV file has them all
-
-
-class _Tolerant(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class _File(_Tolerant):
-    path: str
-
-
-class _Saved(_Tolerant):
-    id: str
-    caption: str = ""
-    source: str = ""
-    files: dict[str, _File] = {}
-
-
-class _Claim(_Tolerant):
-    id: str
-    statement: str
-    source: str = ""
-    published: str = ""
-    measured: float | bool | None = None
-    shown: str = ""
-    interval: tuple[float, float] | None = None
-    rule: str = ""
-    verdict: Verdict
-    note: str = ""
-    stable: bool = True
-
-
-class Results(_Tolerant):
-    """What a run wrote into results.json, as far as the report shows it."""
-
-    version: int = Field(alias="schema")
-    paper: str
-    profile: str
-    parameters: dict[str, Any] = {}
-    overrides: dict[str, Any] = {}
-    device: str = ""
-    seconds: float | None = None
-    peak_memory_mb: float | None = None
-    figures: list[_Saved] = []
-    tables: list[_Saved] = []
-    claims: list[_Claim] = []
-    provenance: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -114,8 +66,7 @@ class RunView:
     @property
     def counts(self) -> dict[str, int]:
         """Verdict → number of claims, every verdict present, in the order of `Verdict`."""
-        found = Counter(str(claim.verdict) for claim in self.results.claims) if self.results else Counter()
-        return {str(verdict): found[str(verdict)] for verdict in Verdict}
+        return self.results.counts if self.results else {str(verdict): 0 for verdict in Verdict}
 
 
 @dataclass
@@ -169,7 +120,7 @@ def _paper(slug: str, root: Path, index: Path) -> PaperView:
     if view.run and view.book:
         view.run.problems += _contradictions(view.book, view.run)
     failed = root / ".failed" / f"{slug}.ipynb"
-    last = root / slug / "results.json"
+    last = root / slug / results.FILE
     if failed.is_file() and (not last.is_file() or last.stat().st_mtime < failed.stat().st_mtime):
         view.run = view.run or RunView(slug)
         kept = failed.relative_to(root).as_posix()
@@ -188,8 +139,8 @@ def _run(folder: Path, index: Path) -> RunView:
     view = RunView(folder.name)
     view.notebook = _notebook(view, folder, index)
     try:
-        view.results = _read(folder / "results.json")
-    except ValueError as error:
+        view.results = results.read(folder)
+    except RunError as error:
         view.problems.append(str(error))
         return view
     for saved in sorted(view.results.figures, key=_natural):
@@ -198,30 +149,6 @@ def _run(folder: Path, index: Path) -> RunView:
     for saved in sorted(view.results.tables, key=_natural):
         view.sheets += _sheet(view, saved, folder, index.parent)
     return view
-
-
-def _read(path: Path) -> Results:
-    """Read results.json.
-
-    Raises:
-        ValueError: in words for the page: absent, unreadable, of another schema, or incomplete.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ValueError("There is no results.json in this folder: the run did not finish.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"results.json cannot be read ({error}). Run the paper again.") from error
-    try:
-        results = Results.model_validate_json(text)
-    except ValidationError as error:
-        parts = sorted({".".join(map(str, e["loc"])) or "the file" for e in error.errors()})
-        raise ValueError(f"results.json is not understood: {', '.join(parts[:6])}. Run the paper again.") from error
-    if results.version != SCHEMA:
-        raise ValueError(
-            f"results.json has schema {results.version}, this report reads schema {SCHEMA}. Run the paper again."
-        )
-    return results
 
 
 def _notebook(view: RunView, folder: Path, index: Path) -> str:
@@ -240,13 +167,13 @@ def _notebook(view: RunView, folder: Path, index: Path) -> str:
     try:
         if not page.is_file() or page.stat().st_mtime < newest:
             notebook_html.convert(source, page, index.parent / "assets" / "plotly.min.js", index)
-    except InputError as error:
+    except PaperTwinError as error:
         view.problems.append(str(error))
         return ""
     return page.relative_to(index.parent).as_posix()
 
 
-def _picture(view: RunView, saved: _Saved, folder: Path, base: Path) -> list[Picture]:
+def _picture(view: RunView, saved: Saved, folder: Path, base: Path) -> list[Picture]:
     links = {
         kind: (folder / Path(file.path).name).relative_to(base).as_posix()
         for kind, file in saved.files.items()
@@ -260,7 +187,7 @@ def _picture(view: RunView, saved: _Saved, folder: Path, base: Path) -> list[Pic
     return [Picture(saved.id, saved.caption, links["png"], others, width, height, source=saved.source)]
 
 
-def _natural(saved: _Saved) -> list[tuple[int, str]]:
+def _natural(saved: Saved) -> list[tuple[int, str]]:
     """Sort key by which fig2 comes before fig10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", saved.id)]
 
@@ -290,7 +217,7 @@ def png_size(path: Path) -> tuple[int, int]:
     return struct.unpack(">II", head[16:24])
 
 
-def _sheet(view: RunView, saved: _Saved, folder: Path, base: Path) -> list[Sheet]:
+def _sheet(view: RunView, saved: Saved, folder: Path, base: Path) -> list[Sheet]:
     path = next((folder / Path(f.path).name for f in saved.files.values() if f.path.endswith(".csv")), None)
     try:
         with (path or folder / f"{saved.id}.csv").open(encoding="utf-8", newline="") as file:
@@ -335,7 +262,7 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def value(entry: _Claim) -> str:
+def value(entry: JudgedClaim) -> str:
     """Write a measured value without its interval: `0.93`, `yes`, `–`."""
     if entry.shown:
         return entry.shown.partition(" [")[0]

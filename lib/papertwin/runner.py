@@ -1,7 +1,8 @@
-"""Run notebooks: one process each, several at a time, nothing lost when one fails or the power goes.
+"""Run notebooks: one process each, several at a time, nothing lost when one fails or is killed.
 
 `run_jobs` skips what is up to date, lets papers that measure time run alone, and reports events; what a run has
-written is published by `publish.Output` only if its notebook ran to the end.
+written is published by `publish.Output` only if its notebook ran to the end. Files are renamed into place, not flushed
+to the disk: after a power failure the file system decides what is left of the last seconds.
 """
 
 import json
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -18,10 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from papertwin import canonical, files, paths
+from papertwin import canonical, files, paths, results
 from papertwin.errors import PaperTwinError, RunError
 from papertwin.execute import kill_tree
-from papertwin.publish import RESULTS, Output, check_writable, sweep
+from papertwin.machine import cores
+from papertwin.publish import Output, check_writable, sweep
 
 GRACE = 30  # seconds that a process gets to report its own timeout before it is killed
 LOG_LINES = 12
@@ -59,7 +62,7 @@ class Failure:
         exception: one line, or the message.
         cell: number of the cell, from 1, in the committed notebook; None outside of cells.
         source: first lines of that cell.
-        traceback: as the kernel printed it.
+        traceback: as the kernel printed it, or the last lines of the log or of our own exception.
         notebook: the partly executed notebook that was kept.
     """
 
@@ -91,11 +94,6 @@ class Event:
     of: int = 0
     seconds: float = 0.0
     outcome: Outcome | None = None
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_jobs(
@@ -159,7 +157,8 @@ class _Session:
             futures: dict[str, Future[Outcome]] = {}
             try:
                 for job in jobs:
-                    futures.setdefault(job.address, pool.submit(self.attend, job, threads))
+                    if job.address not in futures:
+                        futures[job.address] = pool.submit(self.attend, job, threads)
                 # a plain wait in the main thread would hold back signals on some platforms
                 while wait(futures.values(), timeout=1).not_done:
                     pass
@@ -172,7 +171,7 @@ class _Session:
         return {address: future.result() for address, future in futures.items()}
 
     def attend(self, job: Job, threads: int) -> Outcome:
-        """Run one job unless it is up to date; never raises an error of this package."""
+        """Run one job unless it is up to date; whatever goes wrong with it is its outcome, so that the others go on."""
         began = time.monotonic()
         output = Output(self.figures, job.address)
         waiting = Event("waiting", job.address)
@@ -185,9 +184,8 @@ class _Session:
                     outcome = self.execute(job, output, threads, began)
                 else:
                     outcome = Outcome(job.address, "skipped")
-        except (PaperTwinError, OSError) as error:
-            seconds = time.monotonic() - began
-            outcome = Outcome(job.address, "failed", seconds, Failure("other", str(error)))
+        except Exception as error:
+            outcome = Outcome(job.address, "failed", time.monotonic() - began, _unexpected(error))
         self.tell(Event("ended", job.address, seconds=outcome.seconds, outcome=outcome))
         return outcome
 
@@ -300,13 +298,21 @@ def _terminate_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _unexpected(error: Exception) -> Failure:
+    """Tell an error that names its own remedy in its words, any other one with the end of its traceback."""
+    if isinstance(error, PaperTwinError):
+        return Failure("other", str(error))
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return Failure("other", f"{type(error).__name__}: {error}", traceback="\n".join(lines[-LOG_LINES:]))
+
+
 def _missing_results(job: Job, output: Output) -> Failure | None:
-    if (output.staging / job.address / RESULTS).is_file():
+    if (output.staging / job.address / results.FILE).is_file():
         return None
     found = sorted(path.name for path in output.staging.iterdir() if path.is_dir())
     return Failure(
         "other",
-        f"the notebook ran to its end, but did not write {job.address}/{RESULTS} (folders written: {found}). "
+        f"the notebook ran to its end, but did not write {job.address}/{results.FILE} (folders written: {found}). "
         f"It must call papertwin.start({job.slug!r}, globals()) and run.claims(...).",
     )
 

@@ -8,11 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from papertwin import jobs, ledger
 from papertwin.errors import ParameterError, RunError
 from papertwin.runner import Event, run_jobs
 
 RTOL, ATOL = 1e-6, 1e-9
+
+
+class Origin(BaseModel):
+    """What a figure says of itself, as far as it is needed to make it again."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    paper: str
+    figure: str
+    profile: str
+    parameters: dict[str, Any]
+
+    @property
+    def device(self) -> str:
+        """The device that the run was asked for, not the one that it found."""
+        return str(self.parameters.get("device", "auto"))
 
 
 @dataclass(frozen=True)
@@ -46,11 +64,11 @@ class Comparison:
         return "\n".join([f"{self.figure}: the arrays DIFFER; {size}", *(f"  {line}" for line in self.differences)])
 
 
-def read_provenance(png: Path) -> dict[str, Any]:
+def read_provenance(png: Path) -> Origin:
     """Read what a run has stored inside a PNG.
 
     Raises:
-        RunError: no such file, not a PNG, or not one of PaperTwin's.
+        RunError: no such file, not a PNG, not one of PaperTwin's, or with a provenance that is not understood.
     """
     from papertwin.figures import save
 
@@ -63,29 +81,33 @@ def read_provenance(png: Path) -> dict[str, Any]:
             f"{png} carries no provenance of PaperTwin (text chunk {save.CHUNK!r}). Only PNG files that a run has "
             "written can be verified."
         ) from error
-    if missing := sorted({"paper", "figure", "profile", "parameters"} - set(found)):
-        raise RunError(f"The provenance inside {png} lacks {', '.join(missing)}; regenerate the figure.")
-    return found
+    try:
+        return Origin.model_validate(found)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'all of it'}: {e['msg']}" for e in error.errors())
+        raise RunError(f"The provenance inside {png} is not understood ({wrong}); regenerate the figure.") from error
 
 
-def verify(png: Path, on_event: Callable[[Event], None] | None = None) -> Comparison:
+def verify(png: Path, device: str | None = None, on_event: Callable[[Event], None] | None = None) -> Comparison:
     """Re-run a figure's notebook into a temporary folder and compare the plotted arrays.
 
     Args:
         png: a published figure; its arrays lie beside it as JSON.
+        device: where to compute; by default what the figure's own run was asked for.
         on_event: told about the progress of the run.
 
     Raises:
-        RunError: the PNG or its arrays cannot be read, the figure shows measured time, or the run failed.
+        RunError: the PNG or its arrays cannot be read, it is a table, the figure shows measured time,
+            or the run failed.
         ParameterError: the notebook no longer has the stored parameters.
         LedgerError: the paper or figure does not exist any more.
     """
     origin = read_provenance(png)
-    book = ledger.load(origin["paper"])
-    name = origin["figure"]
-    _refuse_timing(book, name)
+    book = ledger.load(origin.paper)
+    name = origin.figure
+    _refuse_incomparable(book, name)
     published = _arrays(png.with_suffix(".json"))
-    job = jobs.build(book, _overrides(book, origin), _options(origin))
+    job = jobs.build(book, _overrides(book, origin), jobs.Options(origin.profile, device or origin.device))
     with tempfile.TemporaryDirectory(prefix="papertwin-verify-") as folder:
         (outcome,) = run_jobs([job], force=True, figures=Path(folder), on_event=on_event)
         if outcome.status != "done":
@@ -96,12 +118,12 @@ def verify(png: Path, on_event: Callable[[Event], None] | None = None) -> Compar
     return compare(f"{job.address}/{name}", published, fresh)
 
 
-def _refuse_timing(book: ledger.Ledger, name: str) -> None:
-    exhibit = next((entry for entry in book.exhibits if entry.id == name), None)
+def _refuse_incomparable(book: ledger.Ledger, name: str) -> None:
+    if name in {entry.id for entry in book.tables}:
+        raise RunError(f"{book.slug}/{name} is a table; only figures hold arrays to compare. Name a figure.")
+    exhibit = next((entry for entry in book.figures if entry.id == name), None)
     if exhibit is None:
-        raise RunError(
-            f"{book.slug} has no figure {name!r} any more; its ledger lists {[e.id for e in book.exhibits]}."
-        )
+        raise RunError(f"{book.slug} has no figure {name!r} any more; its ledger lists {[e.id for e in book.figures]}.")
     if exhibit.timing:
         raise RunError(
             f"{book.slug}/{name} shows measured time, which no second run repeats; it is not comparable. "
@@ -109,14 +131,10 @@ def _refuse_timing(book: ledger.Ledger, name: str) -> None:
         )
 
 
-def _options(origin: dict[str, Any]) -> jobs.Options:
-    return jobs.Options(origin["profile"], origin["parameters"].get("device", "auto"))
-
-
-def _overrides(book: ledger.Ledger, origin: dict[str, Any]) -> dict[str, Any]:
+def _overrides(book: ledger.Ledger, origin: Origin) -> dict[str, Any]:
     """Return the stored parameters that the notebook must be given; those of the profile fall away in `jobs.build`."""
     known = {parameter.name: parameter for parameter in jobs.declared(book.slug)}
-    stored = {name: value for name, value in origin["parameters"].items() if name not in ("profile", "device")}
+    stored = {name: value for name, value in origin.parameters.items() if name not in ("profile", "device")}
     if unknown := sorted(set(stored) - set(known)):
         raise ParameterError(
             f"{book.slug}: the figure was made with parameters {unknown}, which the notebook no longer has. "

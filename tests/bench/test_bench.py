@@ -5,8 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from papertwin import bench
-from papertwin.bench import BenchResult, available, machine, run_benchmark
+from papertwin.bench import BenchResult, available, run_benchmark
 from papertwin.errors import ParameterError
 
 ROWS = [{"cloud": "a", "points": 107647, "ours s": 0.1634, "ratio": 78.5}, {"cloud": "b", "peak GiB": 1.25}]
@@ -62,9 +61,3 @@ def test_run_benchmark_hands_on_progress(monkeypatch, tmp_path, capsys):
     assert seen == [("half", 0.5)]
     assert run_benchmark("don").name == "toy"
     assert capsys.readouterr().out == ""  # the progress line goes to standard error
-
-
-def test_machine_names_cores_and_memory():
-    assert "cores" in machine()
-    assert "GiB" in machine()
-    assert bench.machine() == machine()

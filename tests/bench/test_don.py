@@ -1,12 +1,14 @@
 """The benchmark of the normals, on small clouds: what it reports is right; how fast it is, only the benchmark says."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from papertwin.bench import don
-from papertwin.errors import RunError
+from papertwin.data import registry
+from papertwin.errors import DataError, RunError
 from papertwin.points import normals
 
 
@@ -29,6 +31,15 @@ def test_one_scene_is_compared(small):
     assert row["neighbours"] == round(float(normals(points, 4.0).counts.mean()), 1)
     assert row["of these agree %"] == 100.0
     assert row["ratio"] == pytest.approx(row["Open3D s"] / row["ours s"], rel=0.2)
+
+
+def test_a_corrupted_scan_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "street").mkdir()
+    shutil.copy(registry.default().folder / "registry.toml", tmp_path)
+    (tmp_path / "street" / "junction.npz").write_bytes(b"edited")
+    monkeypatch.setattr(registry, "default", lambda: registry.Registry(tmp_path))
+    with pytest.raises(DataError, match="not the registered one"):
+        don._scan("junction")
 
 
 def test_wrong_normals_would_show(small, monkeypatch):

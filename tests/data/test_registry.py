@@ -144,7 +144,9 @@ def test_checksum_is_computed_once_per_version_of_a_file(toy, monkeypatch):
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize(("call", "hint"), [("describe", "'toy'"), ("check", "'toy'"), ("sha256s", "'toy'")])
+@pytest.mark.parametrize(
+    ("call", "hint"), [("describe", "'toy'"), ("check", "'toy'"), ("sha256s", "'toy'"), ("present", "'toy'")]
+)
 def test_unknown_set_suggests_the_nearest(toy, call, hint):
     with pytest.raises(DataError, match=f"Did you mean {hint}"):
         getattr(toy, call)("toi")
@@ -176,6 +178,55 @@ def test_optional_set_is_found_in_the_users_folder_and_checked(tmp_path, monkeyp
     assert reg.path("big", "big.bin") == folder / "big.bin"
     (folder / "big.bin").write_bytes(b"other")
     assert SHA in reg.check("big")[0]
+
+
+def test_checksums_of_an_optional_set_are_those_of_the_files_that_are_there(tmp_path, monkeypatch):
+    reg = write_registry(tmp_path / "data", optional())
+    monkeypatch.setenv("PAPERTWIN_DATA", str(tmp_path / "mine"))
+    assert reg.sha256s("big") == {}
+    (tmp_path / "mine/big_set").mkdir(parents=True)
+    assert reg.sha256s("big") == {}
+    (tmp_path / "mine/big_set/big.bin").write_bytes(CONTENT)
+    assert reg.sha256s("big") == {"big.bin": SHA}
+    (tmp_path / "mine/big_set/big.bin").write_bytes(b"other")
+    with pytest.raises(DataError, match="not the registered one"):
+        reg.sha256s("big")
+
+
+def test_an_optional_set_is_present_when_its_files_are_there_whatever_they_hold(tmp_path, monkeypatch):
+    reg = write_registry(tmp_path / "data", optional())
+    monkeypatch.setenv("PAPERTWIN_DATA", str(tmp_path / "mine"))
+    folder = tmp_path / "mine/big_set"
+    assert not reg.present("big")
+    folder.mkdir(parents=True)
+    (folder / "unrelated.txt").touch()
+    assert not reg.present("big")
+    (folder / "big.bin").write_bytes(b"other")
+    assert reg.present("big")
+
+
+def test_an_optional_set_without_a_list_of_files_is_present_when_its_folder_holds_something(tmp_path, monkeypatch):
+    reg = write_registry(tmp_path / "data", optional().partition("[[big.files]]")[0])
+    monkeypatch.setenv("PAPERTWIN_DATA", str(tmp_path / "mine"))
+    assert reg.sha256s("big") == {}
+    (tmp_path / "mine/big_set").mkdir(parents=True)
+    assert not reg.present("big")
+    (tmp_path / "mine/big_set/velodyne").mkdir()
+    assert reg.present("big")
+    assert reg.sha256s("big") == {}
+
+
+def test_a_vendored_set_is_present_until_a_file_is_missing(toy, monkeypatch):
+    monkeypatch.setattr(registry.files, "sha256", lambda path: pytest.fail(f"{path} was read"))
+    assert toy.present("toy")
+    (toy.folder / "toy/cloud.txt").unlink()
+    assert not toy.present("toy")
+
+
+def test_the_repository_s_sets_answer_whether_they_are_present(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAPERTWIN_DATA", str(tmp_path))
+    assert [name for name in registry.names() if registry.present(name)] == registry.names("vendored")
+    assert all(registry.sha256s(name) == {} for name in registry.names("optional"))
 
 
 def test_local_folder_is_the_fallback(tmp_path, monkeypatch):

@@ -8,7 +8,6 @@ import pytest
 
 from papertwin.errors import RunError
 from papertwin.figures import read_provenance, save_figure
-from papertwin.figures.arrays import SAMPLE, figure_arrays, pack
 
 
 def drawing():
@@ -23,36 +22,6 @@ def drawing():
     right.vlines([0.5], 0, 1)
     right.pcolormesh(np.ones((2, 2)))
     return figure
-
-
-def test_arrays_hold_what_is_drawn():
-    left, right = figure_arrays(drawing())
-    line, points = left["series"]
-    assert line == {
-        "kind": "line",
-        "label": "squares",
-        "x": {"shape": [3], "values": [0, 1, 2]},
-        "y": {"shape": [3], "values": [1.0, 4.0, None]},
-    }
-    assert points["value"]["values"] == [0.1, 0.9]
-    assert left["title"] == "left"
-    kinds = sorted(series["kind"] for series in right["series"])
-    assert kinds == ["area", "arrows", "image", "mesh", "patch", "patch", "segments"]
-    arrows = next(s for s in right["series"] if s["kind"] == "arrows")
-    assert arrows["u"]["values"] == [1, 0]
-    bars = [s for s in right["series"] if s["kind"] == "patch"]
-    assert max(bars[1]["vertices"]["values"]) == 6
-
-
-def test_long_arrays_are_sampled_but_every_value_counts_in_the_sum():
-    values = np.arange(10 * SAMPLE, dtype=float)
-    packed = pack(values)
-    assert packed["shape"] == [10 * SAMPLE]
-    assert len(packed["values"]) == SAMPLE
-    assert packed["values"][1] == packed["every"] == 10
-    changed = values.copy()
-    changed[3] += 1e6
-    assert pack(changed)["sum"] != packed["sum"]
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path):

@@ -22,13 +22,29 @@ def code_cells(notebook) -> list:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def numbered(notebook) -> list:
+    """Code cells with their number, counted over all cells from 1, as the runner counts them."""
+    return [(number, cell) for number, cell in enumerate(notebook.cells, 1) if cell.cell_type == "code"]
+
+
 def tags(cell) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
+def calls(cell, name: str) -> int:
+    """How often a code cell calls a method of `run`; comments and texts do not count."""
+    if cell.cell_type != "code":
+        return 0
+    try:
+        nodes = list(ast.walk(ast.parse(cell.source)))
+    except SyntaxError:
+        return 0
+    return sum(isinstance(node, ast.Call) and ast.unparse(node.func) == f"run.{name}" for node in nodes)
+
+
 def anatomy_problems(notebook, book: ledger.Ledger) -> list[str]:
     """Say everything that is wrong with a notebook's build."""
-    checks = (form_problems, order_problems, cell_problems, execution_problems)
+    checks = (form_problems, order_problems, prose_problems, cell_problems, execution_problems)
     return [problem for check in checks for problem in check(notebook, book)]
 
 
@@ -63,33 +79,54 @@ def order_problems(notebook, book) -> list[str]:
         found.append("the third cell is not tagged parameters")
     if f'papertwin.start("{book.slug}", globals())' not in cells[3].source:
         found.append("the fourth cell does not start the run")
-    last = [cell for cell in cells if "run.claims(" in cell.source]
-    if len(last) != 1 or "nbval-ignore-output" not in tags(last[0]):
+    last = [index for index, cell in enumerate(cells) if calls(cell, "claims")]
+    if len(last) != 1 or "nbval-ignore-output" not in tags(cells[last[0]]):
         found.append("want exactly one cell with run.claims(, tagged nbval-ignore-output")
     else:
-        after = cells[cells.index(last[0]) + 1 :]
+        after = cells[last[0] + 1 :]
         shape = [cell.cell_type for cell in after]
         if shape != ["code", "markdown", "code"] or "nbval-check-output" not in tags(after[0]):
             found.append("after run.claims want: verdict lines (nbval-check-output), differences, provenance")
+    if not calls(cells[-1], "provenance"):
+        found.append(f"cell {len(cells)}, the last, does not call run.provenance()")
     return found
+
+
+def prose_problems(notebook, book) -> list[str]:
+    """Each exhibit is introduced in words, and the method's equation stands before its toy."""
+    found = []
+    for number, cell in numbered(notebook):
+        if calls(cell, "save") > 1:
+            found.append(f"cell {number} saves {calls(cell, 'save')} figures, at most one")
+        if (calls(cell, "save") or calls(cell, "table")) and not is_prose(notebook.cells[number - 2]):
+            found.append(f"cell {number} saves a figure or table, but no markdown cell stands directly before it")
+    checked = [number for number, cell in numbered(notebook) if "nbval-check-output" in tags(cell)]
+    toy = checked[min(1, len(checked) - 1)] if checked else len(notebook.cells)  # the data may be checked before it
+    if not any(is_prose(cell) and cell.source.count("$$") >= 2 for cell in notebook.cells[: toy - 1]):
+        found.append(f"no equation ($$ … $$) in the markdown before cell {toy}, the method's checked example")
+    return found
+
+
+def is_prose(cell) -> bool:
+    return cell.cell_type == "markdown" and bool(cell.source.strip())
 
 
 def cell_problems(notebook, book) -> list[str]:
     found = []
-    for number, cell in enumerate(code_cells(notebook)):
+    for number, cell in numbered(notebook):
         lines = [line for line in cell.source.splitlines() if line.strip()]
         if len(lines) > 15 and "parameters" not in tags(cell):
-            found.append(f"code cell {number} has {len(lines)} lines, at most 15")
+            found.append(f"cell {number} has {len(lines)} lines, at most 15")
         if any(line.lstrip().startswith(("!", "%")) for line in lines) or "sys.path" in cell.source:
-            found.append(f"code cell {number} uses a magic, a shell line or sys.path")
+            found.append(f"cell {number} uses a magic, a shell line or sys.path")
             continue
         if lines and lines[-1].rstrip().endswith(";"):
-            found.append(f"code cell {number} ends in ';'")
+            found.append(f"cell {number} ends in ';'")
         if re.search(r"""["'](/[a-z]+/|[A-Z]:\\)""", cell.source):
-            found.append(f"code cell {number} holds an absolute path")
+            found.append(f"cell {number} holds an absolute path")
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 5:
-                found.append(f"code cell {number} defines {node.name} in more than 5 lines")
+                found.append(f"cell {number} defines {node.name} in more than 5 lines")
     return found
 
 
@@ -98,9 +135,9 @@ def execution_problems(notebook, book) -> list[str]:
     counts = [cell.execution_count for cell in code_cells(notebook)]
     if counts != list(range(1, len(counts) + 1)):
         found.append(f"execution counts are {counts}: run it from the top before committing")
-    for number, cell in enumerate(code_cells(notebook)):
+    for number, cell in numbered(notebook):
         if any(output.output_type == "error" for output in cell.outputs):
-            found.append(f"code cell {number} holds an error")
+            found.append(f"cell {number} holds an error")
     checked = [cell for cell in code_cells(notebook) if "nbval-check-output" in tags(cell)]
     if len(checked) < 2 or not all(cell.outputs for cell in checked):
         found.append("want at least two cells tagged nbval-check-output, each with an output to compare")
@@ -184,15 +221,83 @@ def _error(notebook):
     notebook.cells[3].outputs = [nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])]
 
 
-MUTATIONS = (_strip, _timing, _long_cell, _long_function, _magic, _path, _untag, _swap, _no_figure, _error)
+def _no_words(notebook):
+    """Only title, claims and the last words stay: what a notebook without any explanation looks like."""
+    prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    notebook.cells = [cell for cell in notebook.cells if cell not in prose[2:-1]]
+
+
+def _first_exhibit(notebook) -> int:
+    return next(index for index, cell in enumerate(notebook.cells) if calls(cell, "save"))
+
+
+def _no_caption(notebook):
+    del notebook.cells[_first_exhibit(notebook) - 1]
+
+
+def _empty_caption(notebook):
+    notebook.cells[_first_exhibit(notebook) - 1].source = " "
+
+
+def _table_without_words(notebook):
+    index = _first_exhibit(notebook)
+    notebook.cells.insert(index + 1, nbformat.v4.new_code_cell("run.table(frame, 'table9')", id="more"))
+
+
+def _two_figures(notebook):
+    cell = notebook.cells[_first_exhibit(notebook)]
+    cell.source = "\n".join(["run.save(figure, 'fig1')", *cell.source.splitlines()[-1:]])
+
+
+def _no_equation(notebook):
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("$$", "") if cell.cell_type == "markdown" else cell.source
+
+
+def _late_equation(notebook):
+    """The equation comes after the toy that it should explain."""
+    _no_equation(notebook)
+    notebook.cells[_first_exhibit(notebook) - 1].source += "\n\n$$a = b$$"
+
+
+def _no_provenance(notebook):
+    notebook.cells[-1].source = "# run.provenance()"
+
+
+def _words_after_the_end(notebook):
+    notebook.cells.append(nbformat.v4.new_markdown_cell("One more thing.", id="end"))
+
+
+MUTATIONS = {
+    _strip: "execution counts are",
+    _timing: "not canonical",
+    _long_cell: "cell 4 has .* lines",
+    _long_function: "cell 4 defines long",
+    _magic: "cell 4 uses a magic",
+    _path: "cell 4 holds an absolute path",
+    _untag: "want at least two cells tagged nbval-check-output",
+    _swap: "want title, claims, parameters, start",
+    _no_figure: "is regenerated, no cell saves it",
+    _error: "cell 4 holds an error",
+    _no_words: "no markdown cell stands directly before",
+    _no_caption: "no markdown cell stands directly before",
+    _empty_caption: "no markdown cell stands directly before",
+    _table_without_words: "no markdown cell stands directly before",
+    _two_figures: "saves 2 figures",
+    _no_equation: "no equation",
+    _late_equation: "no equation",
+    _no_provenance: "does not call run.provenance",
+    _words_after_the_end: "does not call run.provenance",
+}
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda f: f.__name__.strip("_"))
 def test_the_anatomy_test_has_teeth(mutate: Callable):
     path = NOTEBOOKS[0]
-    notebook = read(path)
+    whole, notebook, book = read(path), read(path), ledger.load(path.stem)
     mutate(notebook)
-    assert anatomy_problems(notebook, ledger.load(path.stem)) != []
+    new = set(anatomy_problems(notebook, book)) - set(anatomy_problems(whole, book))
+    assert any(re.search(MUTATIONS[mutate], problem) for problem in new), new
 
 
 def test_every_ledger_has_a_notebook_and_every_notebook_a_ledger():

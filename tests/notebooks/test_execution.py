@@ -80,7 +80,7 @@ from papertwin.claims import Measured, judge
 from papertwin.run import Claims
 
 book = ledger.load("{slug}")
-found = {{claim.id: Measured(None) for claim in book.claims}}
+found = {{claim.id: Measured(None, note="a toy") for claim in book.claims}}
 print(Claims(judge(book, "quick", found)).verdicts)
 """
 

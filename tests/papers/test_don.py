@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from papertwin.claims import Measured
-from papertwin.errors import DataError
+from papertwin.errors import ParameterError
 from papertwin.papers import don
-from papertwin.points import Box, Scene
+from papertwin.points import Box, Scene, difference_of_normals, points_in_box
 
 
 def crate_scene(name: str = "toy", x: float = 5.0) -> Scene:
@@ -94,8 +93,9 @@ def test_the_cost_exponent_reads_the_slope():
 
 def test_cost_scaling_lays_copies_side_by_side_without_contact():
     scene = Scene("toy", np.random.default_rng(0).uniform(0, 5, (400, 3)), [])
-    timings = don.cost_scaling(scene, replace(PARAMS, tiles=4), repeats=2)
-    assert sorted(set(timings.points)) == [400, 800, 1600]
+    timings = don.cost_scaling(scene, replace(PARAMS, tiles=6), repeats=2)
+    assert sorted(set(timings.points)) == [400, 800, 1600, 2400]
+    assert don.cost_exponent(timings[timings.points == 400]).value is None
     assert (timings.seconds > 0).all()
 
 
@@ -123,13 +123,15 @@ def test_land_cover_shares_add_up_by_hand():
 
 
 def test_kitti_needs_a_hundred_frames_and_missing_data_is_a_clear_error(monkeypatch, tmp_path):
-    assert don.kitti_objects(don.Params())[0] == 0
+    assert don.kitti_objects(don.Params())[:2] == (0, "kitti_frames = 0")
     cars = pd.DataFrame({"class": ["car"] * 4, "iou": [0.9, 0.9, 0.9, 0.1], "scene": ["0", "0", "1", "1"]})
-    assert don.kitti_cars(99, cars).value is None
-    assert don.kitti_cars(100, cars).value == 0.75
+    assert don.kitti_cars(99, "", cars).value is None
+    assert don.kitti_cars(100, "", cars).value == 0.75
     monkeypatch.setenv("PAPERTWIN_DATA", str(tmp_path))
-    with pytest.raises(DataError, match="kitti"):
-        don.kitti_objects(replace(don.Params(), kitti_frames=100))
+    frames, reason, objects = don.kitti_objects(replace(don.Params(), kitti_frames=100))
+    assert frames == 0
+    assert str(tmp_path / "kitti") in reason
+    assert reason in don.kitti_cars(frames, reason, objects).note
 
 
 def test_kitti_frames_are_scored_with_our_class_names(monkeypatch, tmp_path):
@@ -149,16 +151,51 @@ def test_kitti_frames_are_scored_with_our_class_names(monkeypatch, tmp_path):
         "Car 0 0 0 0 0 0 0 1.3 1.3 1.3 0 -0.05 6 0\nTram 0 0 0 0 0 0 0 1 1 1 0 0 6 0\n"
     )
     monkeypatch.setenv("PAPERTWIN_DATA", str(tmp_path))
-    frames, objects = don.kitti_objects(replace(PARAMS, kitti_frames=5))
+    frames, _, objects = don.kitti_objects(replace(PARAMS, kitti_frames=5))
     assert frames == 1
     assert objects["class"].tolist() == ["car"]
     assert objects.points[0] > 100
     assert objects.iou[0] > 0.3
 
 
-def test_scale_selectivity_is_paired_over_cars():
+def test_scale_selectivity_is_the_paired_gain_of_cars_by_hand():
     scenes = [crate_scene("a"), crate_scene("b", x=-5.0), crate_scene("c", x=3.0)]
-    found = don.scale_selectivity(scenes, replace(PARAMS, threshold=0.2))
-    assert isinstance(found, Measured)
+    params = replace(PARAMS, threshold=0.2)
+    found = don.scale_selectivity(scenes, params)
+    gains = []
+    for scene in scenes:
+        box = scene.boxes[0]
+        inside = points_in_box(scene.points, box.centre, box.size, box.yaw)
+        above = [
+            np.linalg.norm(difference_of_normals(scene.points, *radii, orientation="pairwise"), axis=1)[inside] > 0.2
+            for radii in ((0.4, 4.0), (0.1, 1.0))
+        ]
+        gains.append(above[0].mean() - above[1].mean())
+    assert found.value == pytest.approx(np.mean(gains))
+    assert min(gains) <= found.interval[0] <= found.interval[1] <= max(gains)
     assert found.note.startswith("3 cars; drawing scenes too")
-    assert found.interval[0] <= found.value <= found.interval[1]
+
+
+def test_without_objects_every_claim_says_so():
+    bare = Scene("bare", crate_scene().points)
+    result = don.run_scene(bare, PARAMS)
+    objects = don.match_frame([bare], [result], PARAMS.max_range)
+    assert don.found_share(objects, "car").value is None
+    assert don.scale_selectivity([bare], PARAMS).value is None
+    sweep = don.ratio_sweep([bare], PARAMS, ratios=(2, 10))
+    assert don.advice_margin(sweep, 0).value is None
+    assert don.sweep_means(sweep, 0)["mean"].isna().all()
+
+
+def test_points_without_a_normal_are_counted_per_scene():
+    scene = crate_scene()
+    lonely = Scene("lonely", np.vstack([scene.points, [[12.0, 0, 0], [14.0, 0, 0], [40.0, 0, 0]]]))
+    table = don.undefined_table([lonely], [don.run_scene(lonely, PARAMS)], 15.0)
+    assert table.loc["lonely", "no normal"] == 2
+    assert table.loc["lonely", "points"] == len(scene.points) + 2
+
+
+@pytest.mark.parametrize("changes", [{"show": "nowhere"}, {"scenes": []}, {"scenes": ["junction", "junction"]}])
+def test_a_scene_to_show_must_be_evaluated(changes):
+    with pytest.raises(ParameterError, match="show must be one of scenes"):
+        replace(don.Params(), **changes)

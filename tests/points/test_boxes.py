@@ -51,7 +51,10 @@ def test_tensor_comes_back_as_tensor():
         ((0, 0, np.nan), (1, 1, 1), 0.0, "centre must be three"),
         ((0, 0, 0), (1, 0, 1), 0.0, "size must be three lengths above 0"),
         ((0, 0, 0), "big", 0.0, "size must be three"),
-        ((0, 0, 0), (1, 1, 1), np.inf, "yaw must be"),
+        ((0, 0, 0), (1, 1, 1), np.inf, "yaw must be one finite angle in radians, got inf"),
+        ((0, 0, 0), (1, 1, 1), None, "yaw must be one finite angle in radians, got None"),
+        ((0, 0, 0), (1, 1, 1), "north", "yaw must be"),
+        ((0, 0, 0), (1, 1, 1), (0.0, 1.0), "yaw must be"),
     ],
 )
 def test_bad_boxes(centre, size, yaw, words):

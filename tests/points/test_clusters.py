@@ -93,12 +93,20 @@ def test_tensors_come_back_as_tensors(street):
     assert np.array_equal(labels.numpy(), euclidean_clusters(street, 0.5))
 
 
+def test_sizes_may_be_any_kind_of_integer(street):
+    expected = euclidean_clusters(street, 0.4, 5, 200)
+    assert np.array_equal(euclidean_clusters(street, 0.4, np.int32(5), torch.tensor(200)), expected)
+
+
 def test_bad_input(street):
     for distance in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(InputError, match="distance must be"):
             euclidean_clusters(street, distance)
     for sizes in ((0, None), (5, 4)):
         with pytest.raises(InputError, match="min_size"):
+            euclidean_clusters(street, 1.0, *sizes)
+    for sizes in ((None, None), ("a", None), (1.9, None), (np.float64(2), None), (1, "many"), (1, 7.5)):
+        with pytest.raises(InputError, match=r"m(in|ax)_size must be a whole number of points"):
             euclidean_clusters(street, 1.0, *sizes)
     with pytest.raises(InputError, match="1 of 1500 rows"):
         euclidean_clusters(np.where(np.arange(1500)[:, None] == 3, np.nan, street), 1.0)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from papertwin.errors import InputError
+from papertwin.errors import RunError
 from papertwin.points.open3d_loader import open3d
 
 
@@ -15,7 +15,7 @@ def test_open3d_is_the_module():
 
 def test_missing_open3d_says_how_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "open3d", None)
-    with pytest.raises(InputError, match="pip install open3d-cpu"):
+    with pytest.raises(RunError, match="pip install open3d-cpu"):
         open3d()
 
 

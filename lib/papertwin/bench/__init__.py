@@ -9,8 +9,6 @@ what is being measured and the share of the work that is done, in [0, 1].
 """
 
 import json
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -79,25 +77,6 @@ def run_benchmark(name: str, progress: Progress | None = None) -> BenchResult:
         return module.run(progress)
     with _Bar() as bar:
         return module.run(bar)
-
-
-def machine() -> str:
-    """Processor, usable cores and memory, in words."""
-    import psutil
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = psutil.virtual_memory().total / 2**30
-    return f"{_processor()}, {cores} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown processor"
 
 
 def _text(value: Any) -> str:

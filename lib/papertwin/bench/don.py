@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from papertwin import paths
-from papertwin.bench import BenchResult, Progress, machine
+from papertwin import machine
+from papertwin.bench import BenchResult, Progress
+from papertwin.data import registry
 from papertwin.errors import DataError, RunError
 from papertwin.points import normals, read_cloud
 from papertwin.training.device import thread_count
@@ -38,8 +39,8 @@ def run(progress: Progress) -> BenchResult:
     """Measure everything; at most six minutes on two cores.
 
     Raises:
-        DataError: a scan is missing.
-        InputError: Open3D cannot be loaded.
+        DataError: a scan is missing or corrupted.
+        RunError: Open3D cannot be loaded.
         RunError: a process with a large cloud failed.
     """
     scans = {name: _scan(name) for name in SCENES}
@@ -59,11 +60,11 @@ def run(progress: Progress) -> BenchResult:
     ratios = [row["ratio"] for row in rows if row["radius m"] == max(RADII) and row.get("ratio")]
     figure = f"smallest ratio Open3D / ours over {len(SCENES)} real scans at radius {max(RADII):g} m"
     headline = {"figure": figure, "ratio": round(min(ratios), 1), "goal": GOAL}
-    return BenchResult("don", machine(), thread_count(), rows, headline)
+    return BenchResult("don", machine.describe(), thread_count(), rows, headline)
 
 
 def _scan(name: str) -> np.ndarray:
-    return read_cloud(paths.root() / "data" / "street" / f"{name}.npz").points.astype(np.float64)
+    return read_cloud(registry.path("street", f"street/{name}.npz")).points.astype(np.float64)
 
 
 def _compare(scene: str, points: np.ndarray, radius: float) -> dict[str, Any]:
@@ -137,8 +138,6 @@ def side_by_side(count: int) -> np.ndarray:
 
 def _main(count: int, radius: float) -> None:
     """Body of the process of its own: print one row as JSON."""
-    import psutil
-
     points = side_by_side(count)
     normals(points[:1000], radius)
     seconds, found = _timed(lambda: normals(points, radius))
@@ -149,19 +148,9 @@ def _main(count: int, radius: float) -> None:
         "neighbours": round(float(found.counts.mean()), 1),
         "ours s": round(seconds, 3),
         "points/s": round(count / seconds),
-        "peak GiB": round(_peak_bytes(psutil.Process()) / 2**30, 2),
+        "peak GiB": round(machine.peak_memory() / 2**30, 2),
     }
     print(json.dumps(row))
-
-
-def _peak_bytes(process: Any) -> int:
-    """Largest resident size of this process so far."""
-    try:
-        import resource
-    except ImportError:  # Windows keeps the peak elsewhere
-        return process.memory_info().peak_wset
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ class Registry:
                 f"Data set {name!r} lists no file {file!r}.{_nearest(file, known)} "
                 f"Its files: {', '.join(known) or 'none'}."
             )
-        place = (self.folder if data.kind == "vendored" else self.local(name)) / entry.path
+        place = self._base(name) / entry.path
         if problem := self._problem(name, entry, place):
             raise DataError(problem)
         return place
@@ -136,17 +136,31 @@ class Registry:
     def sha256s(self, name: str) -> dict[str, str]:
         """Return file → sha256 of a set, for provenance.
 
-        The files of a vendored set are compared first, so that the provenance tells what was read. Of an optional
-        set it is what the registry knows, which may be nothing.
+        Each file is compared first, so that the provenance tells what was read. Of an optional set only files that
+        are there and whose checksum is known count: a set that is absent gives an empty dict.
 
         Raises:
-            DataError: unknown set, or a vendored file is missing or corrupted.
+            DataError: unknown set, a vendored file is missing, or a file is corrupted.
         """
         data = self.describe(name)
-        if data.kind == "vendored":
-            for entry in data.files:
-                self.path(name, entry.path)
-        return {entry.path: entry.sha256 for entry in data.files if entry.sha256}
+        base = self._base(name)
+        due = [e for e in data.files if e.sha256 and (data.kind == "vendored" or (base / e.path).is_file())]
+        for entry in due:
+            self.path(name, entry.path)
+        return {entry.path: entry.sha256 for entry in due}
+
+    def present(self, name: str) -> bool:
+        """Tell whether a set is here, by names alone: its folder holds something, and every file that is listed.
+
+        Nothing is read or compared, so it is cheap; `path`, `sha256s` and `check` compare.
+
+        Raises:
+            DataError: unknown set.
+        """
+        data = self.describe(name)
+        base = self._base(name)
+        place = base / name if data.kind == "vendored" else base
+        return place.is_dir() and any(place.iterdir()) and all((base / entry.path).is_file() for entry in data.files)
 
     def local(self, name: str) -> Path:
         """Where an optional set is or would be: under `PAPERTWIN_DATA` if set, else under `data/local/`."""
@@ -206,7 +220,7 @@ class Registry:
         problems = []
         for each in [name] if name else self.names():
             data = self.describe(each)
-            base = self.folder if data.kind == "vendored" else self.local(each)
+            base = self._base(each)
             if data.kind == "optional" and not base.is_dir():
                 continue
             found = [self._problem(each, entry, base / entry.path) for entry in data.files]
@@ -217,6 +231,10 @@ class Registry:
                     f"Restore it: git checkout -- data/{data.notice}"
                 )
         return problems
+
+    def _base(self, name: str) -> Path:
+        """The folder that the paths of a set's files are relative to."""
+        return self.folder if self.describe(name).kind == "vendored" else self.local(name)
 
     def _problem(self, name: str, entry: DataFile, place: Path) -> str:
         data = self.describe(name)
@@ -314,6 +332,11 @@ def path(name: str, file: str) -> Path:
 def sha256s(name: str) -> dict[str, str]:
     """See `Registry.sha256s`."""
     return default().sha256s(name)
+
+
+def present(name: str) -> bool:
+    """See `Registry.present`."""
+    return default().present(name)
 
 
 def folder(name: str) -> Path:

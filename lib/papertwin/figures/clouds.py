@@ -110,14 +110,8 @@ def draw_boxes(axes: Axes, boxes: Iterable[Any], colour: str = "black", names: S
         cosine, sine = np.cos(box.yaw), np.sin(box.yaw)
         outline = corners @ np.array([[cosine, sine], [-sine, cosine]]) + np.array(box.centre[:2])
         axes.plot(*outline.T, color=colour, linewidth=0.9)
-        top = outline[outline[:, 1].argmax()]
+        top = (box.centre[0], outline[:, 1].max())
         axes.annotate(name, top, xytext=(0, 2), textcoords="offset points", fontsize=7, color=colour, ha="center")
-
-
-def limits(axes: Axes, centre: Sequence[float], reach: float) -> None:
-    """Show the square of half-width `reach` about a centre."""
-    axes.set_xlim(centre[0] - reach, centre[0] + reach)
-    axes.set_ylim(centre[1] - reach, centre[1] + reach)
 
 
 def turnable(points: np.ndarray, values: np.ndarray, title: str, *, most: int = 6_000, **marker: Any) -> Any:

@@ -6,7 +6,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -34,11 +33,19 @@ def stamp(figure: Figure, text: str) -> None:
     figure.supxlabel(text, x=0.995, ha="right", fontsize=7.5, color="#A03000", style="italic")
 
 
-def plain_ticks(axis: Axis, ticks: Iterable[float]) -> None:
-    """Give a logarithmic axis just these ticks, written as 430k or 0.5 and not as powers of ten."""
-    axis.set_major_locator(FixedLocator(list(ticks)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1e4 else f"{value / 1e3:.0f}k"))
-    axis.set_minor_locator(NullLocator())
+def plain_ticks(axes: Axes, x: Iterable[float] | None = None, y: Iterable[float] | None = None) -> None:
+    """Give logarithmic axes just these ticks, written as 430k or 0.5 and not as powers of ten.
+
+    Args:
+        axes: where.
+        x: ticks of the horizontal axis; None leaves it as it is.
+        y: ticks of the vertical axis.
+    """
+    for axis, ticks in ((axes.xaxis, x), (axes.yaxis, y)):
+        if ticks is not None:
+            axis.set_major_locator(FixedLocator(list(ticks)))
+            axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}" if v < 1e4 else f"{v / 1e3:.0f}k"))
+            axis.set_minor_locator(NullLocator())
 
 
 def direct_label(axes: Axes, x: float, y: float, text: str, **options: Any) -> None:

@@ -8,7 +8,6 @@ boxes stand in for them; the scores are ours, because no evaluation protocol cou
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,10 +15,12 @@ from scipy import stats
 
 from papertwin.claims import Measured
 from papertwin.data import registry
+from papertwin.errors import DataError, ParameterError
 from papertwin.points import (
     Scene,
     Segmentation,
     difference_of_normals,
+    load_simulated,
     match_objects,
     normals,
     points_in_box,
@@ -46,7 +47,7 @@ class Params:
     r_small: float = 0.4
     r_large: float = 4.0
     threshold: float = 0.25
-    orientation: Literal["viewpoint", "pairwise"] = "viewpoint"
+    orientation: str = "viewpoint"
     link: float = 0.4
     min_size: int = 50
     max_size: int = 100000
@@ -56,6 +57,16 @@ class Params:
     profile: str = "quick"
     device: str = "auto"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown orientation, a scene to show that is not evaluated, and the same scene twice."""
+        if self.orientation not in ("viewpoint", "pairwise"):
+            raise ParameterError(f"orientation is {self.orientation!r}; expected 'viewpoint' or 'pairwise'.")
+        if self.show not in self.scenes or len(set(self.scenes)) < len(self.scenes):
+            raise ParameterError(
+                f"show is {self.show!r} and scenes are {self.scenes}: show must be one of scenes, each named once. "
+                f"Set both, for example show = {self.scenes[0] if self.scenes else 'junction'!r}."
+            )
 
 
 def run_scene(scene: Scene, params: Params, **changes: float | str) -> Segmentation:
@@ -163,6 +174,8 @@ def scale_selectivity(scenes: Sequence[Scene], params: Params) -> Measured:
     radii, and what remains of the gain on the points where both pairs of normals exist.
     """
     cars = pd.concat([_car_shares(scene, params) for scene in scenes], ignore_index=True)
+    if cars.empty:
+        return Measured(None, note="no annotated car within range")
     gain, defined = (cars.large - cars.small).to_numpy(), (cars.large_defined - cars.small_defined).to_numpy()
     low, high = grouped_mean_interval(gain, cars.scene.to_numpy(), params.seed)
     only_low, only_high = mean_interval(defined, params.seed)
@@ -210,6 +223,15 @@ def ratio_sweep(scenes: Sequence[Scene], params: Params, ratios: Sequence[float]
     return pd.DataFrame(columns)
 
 
+def sweep_means(sweep: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Mean object IoU per ratio with its bootstrap interval over objects: columns mean, low, high."""
+    rows = {}
+    for ratio, scores in sweep.items():
+        low, high = mean_interval(scores.to_numpy(), seed) if len(scores) else (np.nan, np.nan)
+        rows[ratio] = {"mean": scores.mean(), "low": low, "high": high}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def advice_margin(sweep: pd.DataFrame, seed: int, advised: float = 10) -> Measured:
     """Measure claim C5: mean IoU at the advised ratio minus that of the best other ratio.
 
@@ -218,6 +240,8 @@ def advice_margin(sweep: pd.DataFrame, seed: int, advised: float = 10) -> Measur
         seed: of the bootstrap over objects; the best other ratio is chosen anew in each resample.
         advised: the ratio under test.
     """
+    if sweep.empty:
+        return Measured(None, note="no annotated object within range")
     scores, column = sweep.to_numpy(), sweep.columns.get_loc(advised)
 
     def margin(rows: np.ndarray) -> float:
@@ -276,7 +300,7 @@ def cost_scaling(scene: Scene, params: Params, repeats: int = 5) -> pd.DataFrame
         columns points, repeat, seconds; sizes up to `params.tiles` copies.
     """
     pitch = np.ptp(scene.points[:, 0]) + 2 * params.r_large
-    sizes = [1 << k for k in range(params.tiles.bit_length())]
+    sizes = sorted({1 << k for k in range(params.tiles.bit_length())} | {params.tiles})
     rows = []
     for repeat in range(repeats):
         for copies in sizes:
@@ -304,6 +328,8 @@ def _seconds(points: np.ndarray, r_small: float, r_large: float, params: Params)
 
 def cost_exponent(timings: pd.DataFrame) -> Measured:
     """Measure claim C1: the exponent of seconds ∝ points^a, 95 % t-interval over repeats."""
+    if timings.points.nunique() < 2:
+        return Measured(None, note="one size only: set tiles to 2 or more")
     slopes = [
         stats.linregress(np.log(group.points), np.log(group.seconds)).slope for _, group in timings.groupby("repeat")
     ]
@@ -326,27 +352,47 @@ def land_cover_table(magnitude: np.ndarray, codes: np.ndarray, threshold: float)
     return pd.DataFrame(rows).set_index("class")
 
 
-def kitti_objects(params: Params) -> tuple[int, pd.DataFrame]:
+def undefined_table(scenes: Sequence[Scene], results: Sequence[Segmentation], reach: float) -> pd.DataFrame:
+    """Per scene, within reach: points, points without a normal at either radius, kept points, clusters."""
+    rows = {}
+    for scene, result in zip(scenes, results, strict=True):
+        near = scene.within(reach)
+        counts = {"points": near.sum(), "no normal": result.undefined[near].sum(), "kept": result.kept.sum()}
+        rows[scene.name] = {**counts, "clusters": cluster_count(result)}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scene")
+
+
+def simulated_objects(params: Params, reach: float = 30.0) -> pd.DataFrame:
+    """Score the five simulated frames, whose boxes are exact, within a larger reach: near it no car stands."""
+    scenes, wide = load_simulated(), replace(params, max_range=reach)
+    return match_frame(scenes, [run_scene(scene, wide) for scene in scenes], reach)
+
+
+def kitti_objects(params: Params) -> tuple[int, str, pd.DataFrame]:
     """Score the first `params.kitti_frames` frames of the user's KITTI folder, one at a time.
 
     Returns:
-        How many frames were scored, and their objects as `match_frame` has them; 0 and none unless asked for.
+        How many frames were scored, why not more, and their objects as `match_frame` has them. Without the folder
+        nothing is scored and the reason says where it is expected: the rest of the notebook does not need it.
 
     Raises:
-        DataError: frames are asked for and the folder is absent or malformed; the message says what is expected where.
+        DataError: the folder is there and a frame in it cannot be read.
     """
-    parts = [match_frame([], [], params.max_range)]
-    folder = registry.folder("kitti") if params.kitti_frames else None
-    labels = sorted((folder / "label_2").glob("*.txt"))[: params.kitti_frames] if folder else []
+    parts, labels, reason = [match_frame([], [], params.max_range)], [], f"kitti_frames = {params.kitti_frames}"
+    if params.kitti_frames:
+        try:
+            labels = sorted((registry.folder("kitti") / "label_2").glob("*.txt"))[: params.kitti_frames]
+        except DataError as absent:
+            reason = str(absent)
     for path in labels:
-        cloud, boxes = read_kitti(folder, path.stem)
+        cloud, boxes = read_kitti(path.parents[1], path.stem)
         scene = Scene(path.stem, cloud.points.astype(np.float64), boxes)
         parts.append(match_frame([scene], [run_scene(scene, params)], params.max_range))
-    return len(labels), pd.concat(parts, ignore_index=True)
+    return len(labels), reason, pd.concat(parts, ignore_index=True)
 
 
-def kitti_cars(frames: int, objects: pd.DataFrame) -> Measured:
+def kitti_cars(frames: int, reason: str, objects: pd.DataFrame) -> Measured:
     """Measure claim C4 on scored KITTI objects; NOT JUDGED, with the reason, below the rule's 100 frames."""
     if frames < 100:
-        return Measured(None, note=f"{frames} KITTI frames scored; the rule asks for at least 100")
+        return Measured(None, note=f"{frames} KITTI frames scored, the rule asks for at least 100; {reason}")
     return found_share(objects, "car")

@@ -38,9 +38,7 @@ def points_in_box(points: Any, centre: Any, size: Any, yaw: float, *, device: An
     t, (length, width, height) = _three(centre, "centre"), _three(size, "size")
     if min(length, width, height) <= 0.0:
         raise InputError(f"size must be three lengths above 0 (length, width, height), got {size!r}.")
-    angle = float(yaw)
-    if not math.isfinite(angle):
-        raise InputError(f"yaw must be a finite angle in radians, got {yaw!r}.")
+    angle = _angle(yaw)
     offset = array.astype(np.float64) - t
     cos, sin = math.cos(angle), math.sin(angle)
     along = cos * offset[:, 0] + sin * offset[:, 1]
@@ -48,6 +46,16 @@ def points_in_box(points: Any, centre: Any, size: Any, yaw: float, *, device: An
     up = offset[:, 2]
     inside = (np.abs(along) <= 0.5 * length) & (np.abs(across) <= 0.5 * width) & (up >= 0.0) & (up <= height)
     return kind.back(inside)
+
+
+def _angle(yaw: Any) -> float:
+    try:
+        angle = float(yaw)
+    except (TypeError, ValueError):
+        angle = math.nan
+    if not math.isfinite(angle):
+        raise InputError(f"yaw must be one finite angle in radians, got {yaw!r}. Use 0.0 for a box along the x axis.")
+    return angle
 
 
 def _three(value: Any, name: str) -> np.ndarray:

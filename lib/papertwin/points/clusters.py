@@ -5,6 +5,7 @@ memory. The grid's cells have a diagonal just below d, so all points of one cell
 most two apart can be linked; union-find joins them. No list of pairs is ever made.
 """
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,28 @@ def euclidean_clusters(
         first point, -1 belongs to none.
 
     Raises:
-        InputError: bad points, a distance that is not above 0, or sizes that are not 1 ≤ min_size ≤ max_size.
+        InputError: bad points, a distance that is not above 0, or sizes that are not whole numbers with
+            1 ≤ min_size ≤ max_size.
     """
     array, kind = take_points(points, device=device)
     distance = positive(distance, "distance")
-    if int(min_size) < 1 or (max_size is not None and int(max_size) < int(min_size)):
-        raise InputError(f"Expected 1 <= min_size <= max_size, got min_size={min_size!r}, max_size={max_size!r}.")
-    roots = _components(array.astype(np.float64), distance)
-    return kind.back(_rank(roots, int(min_size), len(array) if max_size is None else int(max_size)))
+    least = _whole(min_size, "min_size")
+    most = max(least, len(array)) if max_size is None else _whole(max_size, "max_size")
+    if not 1 <= least <= most:
+        raise InputError(
+            f"Expected 1 <= min_size <= max_size, got min_size={min_size!r}, max_size={max_size!r}. "
+            "Swap or raise them; max_size=None sets no limit."
+        )
+    return kind.back(_rank(_components(array.astype(np.float64), distance), least, most))
+
+
+def _whole(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputError(
+            f"{name} must be a whole number of points (an int), got {value!r}. Pass int({name}) if it is one."
+        ) from None
 
 
 def _components(points: np.ndarray, distance: float) -> np.ndarray:

@@ -3,7 +3,7 @@
 import ctypes
 from typing import Any
 
-from papertwin.errors import InputError
+from papertwin.errors import RunError
 
 
 def open3d() -> Any:
@@ -13,7 +13,7 @@ def open3d() -> Any:
     all, so that machines without a system-wide libusb can import it too.
 
     Raises:
-        InputError: Open3D is not installed, or cannot be loaded on this machine.
+        RunError: Open3D is not installed, or cannot be loaded on this machine.
     """
     try:
         import libusb_package
@@ -26,7 +26,7 @@ def open3d() -> Any:
     try:
         import open3d as module
     except (ImportError, OSError) as error:
-        raise InputError(
+        raise RunError(
             f"Open3D cannot be loaded ({error}). It reads PLY and PCD files and is the peer of the benchmark; "
             "install it with `pip install open3d-cpu libusb-package` (Linux x86-64) or `pip install open3d`."
         ) from error

@@ -1,16 +1,19 @@
-"""The vendored scans as scenes: points of a known sensor, and the objects annotated in them."""
+"""Scans as scenes: the points of one place and the objects annotated in them; ours, KITTI's or a user's own file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from papertwin.data import registry
+from papertwin.errors import DataError
 from papertwin.points.annotations import read_boxes
 from papertwin.points.cloud import Box, PointCloud
 from papertwin.points.kitti import read_kitti
 from papertwin.points.readers import read_cloud
 
+STREETS = ("junction", "residential", "avenue", "roadside")
 FOLDER_OF_KIND = {"velodyne": "bin", "label_2": "txt", "calib": "txt"}
 
 
@@ -27,7 +30,7 @@ class Scene:
 
     name: str
     points: np.ndarray
-    boxes: list[Box]
+    boxes: list[Box] = field(default_factory=list)
     simulated: bool = False
 
     def within(self, reach: float) -> np.ndarray:
@@ -37,6 +40,29 @@ class Scene:
     def boxes_within(self, reach: float) -> list[Box]:
         """Objects whose centre is at most `reach` metres away."""
         return [box for box in self.boxes if np.hypot(*box.centre[:2]) <= reach]
+
+
+def load_scene(name: str) -> Scene:
+    """Load a scene by name.
+
+    Args:
+        name: one of the vendored streets (junction, residential, avenue, roadside); `kitti/000001`, a frame of the
+            user's KITTI folder; or the path of a cloud in any format that `read_cloud` knows, which then has no boxes.
+
+    Raises:
+        DataError: none of these, or the data are not there or damaged.
+    """
+    if name in STREETS:
+        return load_street(name)
+    if name.startswith("kitti/"):
+        cloud, boxes = read_kitti(registry.folder("kitti"), name.removeprefix("kitti/"))
+        return Scene(name, cloud.points.astype(np.float64), boxes)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise DataError(
+            f"No scene {name!r}: expected one of {', '.join(STREETS)}, kitti/ and a six-digit frame, or a file."
+        )
+    return Scene(path.stem, read_cloud(path).points.astype(np.float64))
 
 
 def load_street(name: str) -> Scene:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from papertwin.errors import ParameterError
+from papertwin.machine import cores
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 _threads: int | None = None
@@ -69,9 +70,7 @@ def thread_count() -> int:
         value = os.environ.get(variable, "").split(",")[0].strip()
         if value.isdigit() and int(value) > 0:
             return int(value)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return cores()
 
 
 def set_threads(count: int | None) -> None:
