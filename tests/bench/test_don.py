@@ -27,9 +27,9 @@ def small(monkeypatch):
 def test_one_scene_is_compared(small):
     points = small("junction")
     row = don._compare("junction", points, 4.0)
-    assert row["points"] == 2000
-    assert row["neighbours"] == round(float(normals(points, 4.0).counts.mean()), 1)
-    assert row["of these agree %"] == 100.0
+    assert row["details"]["points"] == 2000
+    assert row["mean n"] == round(float(normals(points, 4.0).counts.mean()))
+    assert row["agree %"] == 100.0
     assert row["ratio"] == pytest.approx(row["Open3D s"] / row["ours s"], rel=0.2)
 
 
@@ -51,7 +51,7 @@ def test_wrong_normals_would_show(small, monkeypatch):
         return type(found)(found.vectors[:, [1, 2, 0]], found.counts, found.degenerate, found.gap)
 
     monkeypatch.setattr(don, "normals", turned)
-    assert don._compare("junction", small("junction"), 4.0)["of these agree %"] < 10.0
+    assert don._compare("junction", small("junction"), 4.0)["agree %"] < 10.0
 
 
 @pytest.mark.parametrize("count", [1, 1999, 8000, 20_001])
@@ -66,7 +66,7 @@ def test_scans_side_by_side_never_touch(small, count):
 
 def test_whole_run_has_a_row_per_measurement(small, monkeypatch):
     monkeypatch.setattr(don, "MILLIONS", (1,))
-    monkeypatch.setattr(don, "_alone", lambda million, radius: {"cloud": f"{million} M", "radius m": radius})
+    monkeypatch.setattr(don, "_alone", lambda million, radius: {"cloud": f"{million} M", "r (m)": radius})
     seen = []
     result = don.run(lambda text, done: seen.append(done))
     assert len(result.rows) == 4 * 2 + 2
@@ -81,7 +81,7 @@ def test_process_of_its_own_reports_its_peak(monkeypatch, capsys):
     monkeypatch.setattr(don, "side_by_side", lambda count: np.random.default_rng(0).random((count, 3)))
     don._main(3000, 0.2)
     row = json.loads(capsys.readouterr().out)
-    assert row["points"] == 3000
+    assert row["cloud"] == "0 M points"
     assert row["peak GiB"] > 0.01
 
 

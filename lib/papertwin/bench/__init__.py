@@ -28,7 +28,8 @@ class BenchResult:
         name: the benchmark.
         machine: processor, cores and memory, in words.
         threads: threads that both sides used.
-        rows: one dict a measurement; keys are column titles, the same unit throughout a column.
+        rows: one dict a measurement; keys are column titles, the same unit throughout a column. A value that is a dict
+            itself (`details`) goes into the JSON only, so that the table fits a terminal.
         headline: `figure` (what is compared, in words), `ratio` (peer's time over ours) and `goal` (of the ratio).
     """
 
@@ -44,15 +45,19 @@ class BenchResult:
 
     def table(self) -> Any:
         """The result as a `rich` table."""
+        from rich import box
         from rich.table import Table
 
         reached = "reached" if self.headline["ratio"] >= self.headline["goal"] else "NOT reached"
         caption = f"{self.headline['figure']}: {self.headline['ratio']:.1f}x, goal {self.headline['goal']}x {reached}"
-        table = Table(title=f"{self.name} · {self.machine} · {self.threads} threads", caption=caption)
-        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        title = f"{self.name} · {self.machine} · {self.threads} threads"
+        table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=0, collapse_padding=True)
+        columns = list(
+            dict.fromkeys(key for row in self.rows for key, value in row.items() if not isinstance(value, dict))
+        )
         for column in columns:
             numeric = any(isinstance(row.get(column), int | float) for row in self.rows)
-            table.add_column(column, justify="right" if numeric else "left")
+            table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
         for row in self.rows:
             table.add_row(*(_text(row.get(column)) for column in columns))
         return table
