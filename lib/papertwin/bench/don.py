@@ -3,8 +3,8 @@
 Both sides compute the same: the axis of least variance of all points within the radius of each point, tree building
 included, on the same processors, one after the other. Open3D: `PointCloud.estimate_normals` with
 `KDTreeSearchParamRadius` (https://www.open3d.org). A point is well-conditioned when its two smaller eigenvalues
-differ by at least 1 % of the largest; `agree %` is the share of those whose normals differ by at most 0.01°. `mean n` is
-the mean number of neighbours. Clouds of millions of points are the scans laid side by side, 1 km apart at most and never
+differ by at least 1 % of the largest; `agree %` is the share of those within 0.01°, `mean n` the mean number of
+neighbours. Clouds of millions of points are the scans laid side by side, 1 km apart at most and never
 overlapping; each runs in a process of its own, whose peak memory is reported.
 """
 
