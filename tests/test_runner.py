@@ -166,8 +166,11 @@ def test_progress_counts_the_cells_of_the_committed_notebook(batch):
 def test_what_is_up_to_date_is_skipped_and_what_changed_is_not(batch):
     good = batch["jobs"][-1]
     results = batch["figures"] / "good" / "results.json"
+    old_trial = batch["figures"] / ".failed" / "good.ipynb"
+    old_trial.write_text("a trial that failed since")
     again = run_jobs([good], figures=batch["figures"])
     assert [found.status for found in again] == ["skipped"]
+    assert not old_trial.exists()
     changed = Job(**{**vars(good), "fingerprint": "b", "parameters": {"n": 6}})
     assert run_jobs([changed], figures=batch["figures"])[0].status == "done"
     assert json.loads(results.read_text())["n"] == 6

@@ -145,8 +145,10 @@ def judge(ledger: Ledger, profile: str, measured: Mapping[str, Measured]) -> lis
     for claim in ledger.claims:
         if claim.id not in due:
             reason = f"needs profile {claim.needs}, this run is {profile}"
-            nothing = measured.get(claim.id, Measured(None, note=reason))
-            judgements.append(Judgement(claim, nothing, Verdict.NOT_JUDGED, reason))
+            found = measured.get(claim.id)
+            if found is not None and found.note:
+                reason += f"; {found.note}"
+            judgements.append(Judgement(claim, found or Measured(None, note=reason), Verdict.NOT_JUDGED, reason))
             continue
         found = measured[claim.id]
         try:

@@ -183,6 +183,7 @@ class _Session:
                 if self.is_due(job):
                     outcome = self.execute(job, output, threads, began)
                 else:
+                    output.failed.unlink(missing_ok=True)  # of a trial since; what is published is current
                     outcome = Outcome(job.address, "skipped")
         except Exception as error:
             outcome = Outcome(job.address, "failed", time.monotonic() - began, _unexpected(error))

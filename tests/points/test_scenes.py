@@ -32,6 +32,8 @@ def test_a_scene_may_be_a_file_or_a_kitti_frame(tmp_path, monkeypatch):
     assert load_scene("avenue").name == "avenue"
     with pytest.raises(DataError, match="expected one of junction"):
         load_scene("nowhere")
+    with pytest.raises(DataError, match="does not exist"):
+        load_scene("nowhere.ply")
     monkeypatch.setenv("PAPERTWIN_DATA", str(tmp_path))
     with pytest.raises(DataError, match="kitti"):
         load_scene("kitti/000001")
