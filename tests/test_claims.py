@@ -117,10 +117,10 @@ def test_a_claim_beyond_the_profile_is_not_judged_and_says_why(book):
 
 
 def test_a_claim_beyond_the_profile_keeps_its_own_note(book):
-    measured = {"C1": Measured(2.0), "C2": Measured(None, note="3 frames found")}
-    second = judge(book, "quick", measured)[1]
-    assert second.verdict is Verdict.NOT_JUDGED
-    assert second.reason == "needs profile full, this run is quick; 3 frames found"
+    measured = {"C1": Measured(2.0), "C2": Measured(True), "C3": Measured(None, note="3 frames found")}
+    third = judge(book, "quick", measured)[2]
+    assert third.verdict is Verdict.NOT_JUDGED
+    assert third.reason == "needs profile full, this run is quick; 3 frames found"
 
 
 def test_missing_and_unknown_claims_are_errors(book):
