@@ -1,6 +1,7 @@
 """What every test shares: outputs go to a temporary folder, figures are drawn without a screen."""
 
 import os
+from dataclasses import dataclass
 
 import pytest
 
@@ -72,6 +73,25 @@ n = 30
 def toy_ledger():
     """The ledger of a small paper, as TOML text: a figure, one that is too large, a table, claims of every kind."""
     return TOY_LEDGER
+
+
+@dataclass(frozen=True)
+class ToyParams:
+    """The parameters of the toy paper."""
+
+    n: int = 3
+    rate: float = 0.1
+    profile: str = "quick"
+    device: str = "cpu"
+    seed: int = 0
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_ledger):
+    """Begin a run of the toy paper: a function, because its output folder is chosen when it is called."""
+    from papertwin import ledger, run
+
+    return lambda: run.Run(ledger.parse(toy_ledger, "toy"), ToyParams(), {}, "cpu")
 
 
 @pytest.fixture(scope="session", autouse=True)

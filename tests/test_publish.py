@@ -4,14 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from papertwin import files, ledger, provenance, publish, results, run
+from papertwin import files, provenance, publish, results
 from papertwin.claims import Measured
 from papertwin.errors import RunError
 from papertwin.publish import Output, check_writable, last_run, sweep
@@ -183,26 +182,16 @@ def test_a_failed_notebook_is_kept_until_the_paper_succeeds(figures):
     assert not kept.exists()
 
 
-@dataclass(frozen=True)
-class Toy:
-    n: int = 3
-    rate: float = 0.1
-    profile: str = "quick"
-    device: str = "cpu"
-    seed: int = 0
-
-
 @pytest.fixture
-def rerun(toy_ledger, figures, monkeypatch):
+def rerun(toy_run, figures, monkeypatch):
     """Run the toy paper at a commit, publish it, and return name → bytes of the published files."""
     output = Output(figures, "toy")
-    book = ledger.parse(toy_ledger, "toy")
     monkeypatch.setenv("PAPERTWIN_FIGURES", str(output.staging))
 
     def again(commit, height=2.0, colour="C0", dirty=False, packages=None):
         monkeypatch.setattr(provenance, "git_state", lambda: (commit, dirty))
         monkeypatch.setattr(provenance.machine, "dependencies", lambda: packages or {"numpy": "2.4"})
-        started = run.Run(book, Toy(), {}, "cpu")
+        started = toy_run()
         figure, axes = plt.subplots()
         axes.plot([0, 1], [1, height], color=colour)
         started.save(figure, "fig1")

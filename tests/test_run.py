@@ -1,7 +1,7 @@
 """What a notebook holds: parameters resolved, outputs written, verdicts judged."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -81,19 +81,10 @@ def test_unknown_profile_and_device():
         begin(device="abacus")
 
 
-@dataclass(frozen=True)
-class Toy:
-    n: int = 3
-    rate: float = 0.1
-    profile: str = "quick"
-    device: str = "cpu"
-    seed: int = 0
-
-
 @pytest.fixture
-def toy(toy_ledger, tmp_path, monkeypatch):
+def toy(toy_run, tmp_path, monkeypatch):
     monkeypatch.setenv("PAPERTWIN_FIGURES", str(tmp_path))
-    return run.Run(ledger.parse(toy_ledger, "toy"), Toy(), {}, "cpu")
+    return toy_run()
 
 
 def draw(toy):

@@ -20,12 +20,12 @@ from papertwin.points import (
     Scene,
     Segmentation,
     difference_of_normals,
+    load_scene,
     load_simulated,
     match_objects,
     normals,
     points_in_box,
     precision,
-    read_kitti,
     segment,
 )
 from papertwin.training.intervals import bootstrap, grouped_mean_interval, mean_interval, wilson
@@ -189,18 +189,14 @@ def scale_selectivity(scenes: Sequence[Scene], params: Params) -> Measured:
 
 def _car_shares(scene: Scene, params: Params) -> pd.DataFrame:
     large, small = (response(scene.points, *radii, params) for radii in ((0.4, 4.0), (0.1, 1.0)))
+    above = {"large": large > params.threshold, "small": small > params.threshold}
     defined = np.isfinite(large) & np.isfinite(small)
     rows = []
     for box in scene.boxes_within(params.max_range):
         inside = points_in_box(scene.points, box.centre, box.size, box.yaw)
         if box.label == "car" and (both := inside & defined).any():
-            shares = {
-                "large": (large[inside] > params.threshold).mean(),
-                "small": (small[inside] > params.threshold).mean(),
-            }
-            only = {
-                f"{k}_defined": (v[both] > params.threshold).mean() for k, v in (("large", large), ("small", small))
-            }
+            shares = {name: mask[inside].mean() for name, mask in above.items()}
+            only = {f"{name}_defined": mask[both].mean() for name, mask in above.items()}
             rows.append({"scene": scene.name, **shares, **only, "undefined": np.isnan(small[inside]).mean()})
     return pd.DataFrame(rows)
 
@@ -385,8 +381,7 @@ def kitti_objects(params: Params) -> tuple[int, str, pd.DataFrame]:
         except DataError as absent:
             reason = str(absent)
     for path in labels:
-        cloud, boxes = read_kitti(path.parents[1], path.stem)
-        scene = Scene(path.stem, cloud.points.astype(np.float64), boxes)
+        scene = load_scene(f"kitti/{path.stem}")
         parts.append(match_frame([scene], [run_scene(scene, params)], params.max_range))
     return len(labels), reason, pd.concat(parts, ignore_index=True)
 

@@ -58,15 +58,15 @@ def load_scene(name: str) -> Scene:
         cloud, boxes = read_kitti(registry.folder("kitti"), name.removeprefix("kitti/"))
         return Scene(name, cloud.points.astype(np.float64), boxes)
     path = Path(name).expanduser()
-    if not path.is_file() and path.suffix:
+    if path.is_file():
+        return Scene(path.stem, read_cloud(path).points.astype(np.float64))
+    if path.suffix:
         raise DataError(
             f"The file {name} of a scene does not exist. Check the path (a relative one starts where the run does)."
         )
-    if not path.is_file():
-        raise DataError(
-            f"No scene {name!r}: expected one of {', '.join(STREETS)}, kitti/ and a six-digit frame, or a file."
-        )
-    return Scene(path.stem, read_cloud(path).points.astype(np.float64))
+    raise DataError(
+        f"No scene {name!r}: expected one of {', '.join(STREETS)}, kitti/ and a six-digit frame, or a file."
+    )
 
 
 def load_street(name: str) -> Scene:
