@@ -1,4 +1,4 @@
-"""How our MNIST networks are trained, and their stored weights (`data/nn_robustness_nets`).
+"""How our networks are trained, and the stored weights of those for MNIST (`data/nn_robustness_nets`).
 
 A name is a recipe and, after a hyphen, a seed: `lenet` is `lenet-0`, `mlp-2` a perceptron from seed 2. The seed sets
 the first weights and the order of the images. The settings are ours: plain stochastic gradient descent, chosen once.
@@ -13,7 +13,7 @@ from torch import nn
 from papertwin.data import registry
 from papertwin.data.images import Images, load_images
 from papertwin.errors import InputError
-from papertwin.nets.classic import lenet, mlp
+from papertwin.nets.classic import lenet, mlp, nin
 from papertwin.training.checkpoints import load_weights
 from papertwin.training.loop import Schedule, fit
 
@@ -49,6 +49,7 @@ class Recipe:
 RECIPES = {
     "lenet": Recipe(lenet, epochs=5, rate=0.05, weight_decay=5e-4),
     "mlp": Recipe(mlp, epochs=10, rate=0.1),
+    "nin": Recipe(nin, epochs=20, rate=0.02, weight_decay=1e-4, dataset="cifar10"),  # hours on a CPU
 }
 
 

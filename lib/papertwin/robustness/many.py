@@ -1,0 +1,213 @@
+"""Search many seeds side by side, in processes that live as long as the pool, and go on where a killed run stopped.
+
+Every process works with one thread, on one seed at a time; what is found does not depend on their number. With a store,
+each finished seed is written to a file whose name is a hash of everything the result depends on: the algorithm, its
+settings, the network, the seed image and the source of this package.
+"""
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, fields
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from papertwin import files
+from papertwin.errors import ParameterError, RunError
+from papertwin.imports import closure, modules
+from papertwin.robustness.outcome import Adversarial, Robustness
+from papertwin.training.device import set_threads, thread_count
+
+# algorithm → module, function, type of its result
+METHODS = {
+    "lp": ("papertwin.robustness.pointwise", "pointwise_robustness", Robustness),
+    "lbfgs": ("papertwin.robustness.lbfgs", "lbfgs_adversarial", Adversarial),
+}
+KEPT = 4  # networks that a process remembers
+Progress = Callable[[str, float], None]
+
+
+class SeedPool:
+    """Processes that search; use it in a `with` block, or close it.
+
+    >>> with SeedPool(2) as pool:                                             # doctest: +SKIP
+    ...     found = pool.search(model, images, "lp", settings={"margin": 1e-6})
+    """
+
+    def __init__(self, processes: int | None = None):
+        """Prepare `processes` of them, one a core when None; 1 searches in this process. They start at first use."""
+        if processes is not None and (isinstance(processes, bool) or not isinstance(processes, int) or processes < 1):
+            raise ParameterError(f"processes must be a whole number above 0, or None, got {processes!r}.")
+        self.processes = processes or thread_count()
+        self._executor: Any = None
+
+    def __enter__(self) -> "SeedPool":
+        """Nothing starts before the first search."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the processes."""
+        self.close()
+
+    def close(self) -> None:
+        """End the processes; what has not been finished is dropped."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, kill_workers=True)
+            self._executor = None
+
+    def search(
+        self,
+        model: nn.Module,
+        images: np.ndarray,
+        method: str,
+        *,
+        settings: dict[str, Any] | None = None,
+        store: Path | None = None,
+        progress: Progress | None = None,
+    ) -> list[Any]:
+        """Search every seed.
+
+        Args:
+            model: the network.
+            images: (n, …) seeds.
+            method: lp or lbfgs.
+            settings: keyword arguments of `pointwise_robustness` or `lbfgs_adversarial`.
+            store: folder of finished seeds; None keeps nothing.
+            progress: called with a text and the share that is done, in [0, 1].
+
+        Returns:
+            n results in the order of the images.
+
+        Raises:
+            ParameterError: no such method, or what the method refuses.
+            RunError: a process died, for lack of memory for instance.
+        """
+        if method not in METHODS:
+            raise ParameterError(f"method is {method!r}; expected one of {', '.join(METHODS)}.")
+        settings = settings or {}
+        network = _packed(model)
+        seeds = np.asarray(images, dtype=np.float64)
+        places = [_place(store, method, settings, network, seed) for seed in seeds]
+        found: list[Any] = [_read(place, method) for place in places]
+        left = [index for index, outcome in enumerate(found) if outcome is None]
+        for index, outcome in self._run(method, settings, network, seeds, left):
+            found[index] = outcome
+            _write(places[index], outcome)
+            if progress is not None:
+                known = sum(each is not None for each in found)
+                progress(f"{method}: point {known} of {len(found)}", known / len(found))
+        return found
+
+    def _run(
+        self, method: str, settings: dict[str, Any], network: bytes, seeds: np.ndarray, left: list[int]
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (index, result) as they are done."""
+        if self.processes == 1 or len(left) < 2:
+            for index in left:
+                yield index, _search(method, settings, network, seeds[index])
+            return
+        if self._executor is None:
+            from loky import ProcessPoolExecutor
+
+            self._executor = ProcessPoolExecutor(self.processes, initializer=set_threads, initargs=(1,))
+        waiting: dict[Any, int] = {}
+        try:
+            waiting = {self._executor.submit(_search, method, settings, network, seeds[i]): i for i in left}
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        except BrokenProcessPool as error:
+            self._executor = None
+            raise RunError(
+                f"A process that searched ended early, often for lack of memory. Use fewer processes (now "
+                f"{self.processes}); with a store, finished points are kept."
+            ) from error
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _search(method: str, settings: dict[str, Any], network: bytes, seed: np.ndarray) -> Any:
+    """Body of a process: one seed, with one thread."""
+    module, name, _ = METHODS[method]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return getattr(import_module(module), name)(_unpacked(network), seed, **settings)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _packed(model: nn.Module) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    return buffer.getvalue()
+
+
+_networks: dict[bytes, nn.Module] = {}
+
+
+def _unpacked(network: bytes) -> nn.Module:
+    """The network, built once per process; it comes from this program's own memory, never from a file."""
+    key = hashlib.sha256(network).digest()
+    if key not in _networks:
+        while len(_networks) >= KEPT:
+            _networks.pop(next(iter(_networks)))
+        _networks[key] = torch.load(io.BytesIO(network), weights_only=False, map_location="cpu")
+    return _networks[key]
+
+
+@cache
+def _source() -> str:
+    """Hash of the source of every module that a search may run."""
+    files_of = modules()
+    digest = hashlib.sha256()
+    for name in sorted(closure([module for module, *_ in METHODS.values()])):
+        digest.update(name.encode() + files_of[name].read_bytes())
+    return digest.hexdigest()
+
+
+def _place(store: Path | None, method: str, settings: dict[str, Any], network: bytes, seed: np.ndarray) -> Path | None:
+    if store is None:
+        return None
+    digest = hashlib.sha256(_source().encode())
+    for part in (method, json.dumps(settings, sort_keys=True, default=str), str(seed.shape)):
+        digest.update(part.encode() + b"\0")
+    digest.update(hashlib.sha256(network).digest() + seed.tobytes())
+    return Path(store) / method / f"{digest.hexdigest()}.npz"
+
+
+def _write(place: Path | None, outcome: Any) -> None:
+    if place is None:
+        return
+    values = asdict(outcome)
+    witness = values.pop("witness")
+    arrays = {"values": np.array(json.dumps(values))} | ({} if witness is None else {"witness": witness})
+    with files.replacing(place) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def _read(place: Path | None, method: str) -> Any:
+    """A finished seed; None where there is none, or where it was damaged."""
+    if place is None or not place.is_file():
+        return None
+    kind = METHODS[method][2]
+    try:
+        with np.load(place, allow_pickle=False) as stored:
+            values = json.loads(str(stored["values"]))
+            values["witness"] = stored["witness"] if "witness" in stored.files else None
+        if set(values) != {field.name for field in fields(kind)} or not isinstance(values["epsilon"], float):
+            return None
+        known = values["witness"] is not None
+        return kind(**values) if known == math.isfinite(values["epsilon"]) else None
+    except (OSError, ValueError, KeyError, EOFError):
+        return None

@@ -1,0 +1,270 @@
+"""The linear program of pointwise robustness, min e with |x' − x| ≤ e and growing rows, and who solves it.
+
+One program is stated with PuLP and kept: rows that come later are added to the same program, so that a solver that can
+goes on from its last basis.
+
+=========  ==========================================================================================================
+highs      PuLP states the program; its HiGHS model stays alive, later rows go to it directly, dual simplex warm
+highspy    the same HiGHS model built without PuLP: the peer that shows what PuLP costs
+cbc        PuLP hands the whole program to CBC each time
+scipy      scipy.optimize.linprog (its own HiGHS), the whole program each time
+=========  ==========================================================================================================
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import sparse
+
+from papertwin.errors import ParameterError, RunError
+
+NEGLIGIBLE = 1e-12  # coefficients below this are rounding, not structure
+CBC_PRECISION = 12  # digits of the text file that CBC reads
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solver said.
+
+    Attributes:
+        status: "optimal", "infeasible", "timeout", or "failed" where the solver gave up.
+        x: (n,) optimal x'; None unless optimal.
+        epsilon: optimal e; NaN unless optimal.
+    """
+
+    status: str
+    x: np.ndarray | None = None
+    epsilon: float = float("nan")
+
+
+class Program(Protocol):
+    """min e subject to |x' − x| ≤ e, low ≤ x' ≤ high, 0 ≤ e ≤ reach, and rows matrix·x' ≥ least."""
+
+    def add_rows(self, matrix: np.ndarray, least: np.ndarray) -> None:
+        """Add the rows matrix·x' ≥ least: (k, n) and (k,)."""
+
+    def solve(self, seconds: float) -> Solution:
+        """Solve with all rows added so far, for at most so many seconds."""
+
+
+def open_program(
+    solver: str, x: np.ndarray, low: np.ndarray, high: np.ndarray, reach: float, threads: int = 1
+) -> Program:
+    """Begin a program without rows.
+
+    Args:
+        solver: highs, highspy, cbc or scipy.
+        x: (n,) the seed.
+        low, high: (n,) box.
+        reach: largest e of interest.
+        threads: for the solver, where it can use them.
+
+    Raises:
+        ParameterError: unknown solver.
+        RunError: the solver is not installed.
+    """
+    if solver not in SOLVERS:
+        raise ParameterError(f"Unknown solver {solver!r}: expected one of {', '.join(SOLVERS)}.")
+    return SOLVERS[solver](np.asarray(x, float), low, high, reach, threads)
+
+
+def _distance_rows(x: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
+    """x'_i + e ≥ x_i and −x'_i + e ≥ −x_i: (2n, n + 1) and (2n,)."""
+    eye, one = sparse.eye(len(x), format="csr"), sparse.csr_matrix(np.ones((len(x), 1)))
+    return sparse.bmat([[eye, one], [-eye, one]], format="csr"), np.concatenate([x, -x])
+
+
+def _sparse_rows(matrix: np.ndarray) -> sparse.csr_matrix:
+    """(k, n + 1) with a zero column for e, without rounding dust."""
+    rows = sparse.csr_matrix(np.where(np.abs(matrix) < NEGLIGIBLE, 0.0, matrix))
+    rows.resize(matrix.shape[0], matrix.shape[1] + 1)
+    return rows
+
+
+def _bound(value: float) -> float | None:
+    """A bound as PuLP writes it: None where there is none."""
+    return float(value) if np.isfinite(value) else None
+
+
+class _LiveHighs:
+    """A `highspy.Highs` model that is added to and solved again from its last basis."""
+
+    def __init__(self, model: Any, size: int, threads: int):
+        self.model, self.size = model, size
+        options = {"output_flag": False, "threads": threads, "solver": "simplex"}
+        for name, value in options.items():
+            model.setOptionValue(name, value)
+
+    def add(self, rows: sparse.csr_matrix, least: np.ndarray) -> None:
+        count = rows.shape[0]
+        starts, columns = rows.indptr.astype(np.int32), rows.indices.astype(np.int32)
+        self.model.addRows(count, least, np.full(count, np.inf), rows.nnz, starts, columns, rows.data)
+
+    def solve(self, seconds: float) -> Solution:
+        from highspy import HighsModelStatus as Status
+
+        self.model.resetGlobalScheduler(True)  # else a run with other threads than the last model's fails
+        self.model.setOptionValue("time_limit", self.model.getRunTime() + max(seconds, 0.0))
+        self.model.run()
+        status = self.model.getModelStatus()
+        if status == Status.kOptimal:
+            values = np.asarray(self.model.getSolution().col_value)
+            return Solution("optimal", values[: self.size], float(values[self.size]))
+        infeasible = (Status.kInfeasible, Status.kUnboundedOrInfeasible)  # e ≥ 0 cannot be unbounded
+        return Solution(
+            "infeasible" if status in infeasible else "timeout" if status == Status.kTimeLimit else "failed"
+        )
+
+
+class Highspy:
+    """HiGHS without PuLP in between."""
+
+    def __init__(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, reach: float, threads: int):
+        """Build the model from arrays."""
+        import highspy
+
+        self._live = _LiveHighs(highspy.Highs(), len(x), threads)
+        self._live.model.addVars(len(x) + 1, np.append(low, 0.0), np.append(high, reach))
+        self._live.model.changeColCost(len(x), 1.0)
+        self._live.add(*_distance_rows(x))
+
+    def add_rows(self, matrix: np.ndarray, least: np.ndarray) -> None:
+        """See `Program.add_rows`."""
+        self._live.add(_sparse_rows(matrix), least)
+
+    def solve(self, seconds: float) -> Solution:
+        """See `Program.solve`."""
+        return self._live.solve(seconds)
+
+
+class _Stated:
+    """The program as PuLP objects; rows wait as arrays until somebody needs them as text."""
+
+    def __init__(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, reach: float, threads: int):
+        import pulp
+
+        self.threads, self._waiting = threads, []
+        self._problem = pulp.LpProblem("pointwise_robustness", pulp.LpMinimize)
+        add = self._problem.add_variable
+        self.pixels = [add(f"x{i}", _bound(low[i]), _bound(high[i])) for i in range(len(x))]
+        self.epsilon = add("e", 0.0, _bound(reach))
+        self._problem += 1.0 * self.epsilon
+        for pixel, value in zip(self.pixels, x.tolist()):
+            self._problem.addConstraint(pulp.LpAffineExpression([(pixel, 1.0), (self.epsilon, 1.0)]) >= value)
+            self._problem.addConstraint(pulp.LpAffineExpression([(pixel, -1.0), (self.epsilon, 1.0)]) >= -value)
+
+    @property
+    def problem(self) -> Any:
+        """The `pulp.LpProblem` with every row added so far; `problem.writeLP(path)` writes it down."""
+        import pulp
+
+        for matrix, least in self._waiting:
+            for row, bound in zip(matrix, least.tolist()):
+                terms = [(self.pixels[i], float(row[i])) for i in np.flatnonzero(np.abs(row) >= NEGLIGIBLE)]
+                self._problem.addConstraint(pulp.LpAffineExpression(terms) >= bound)
+        self._waiting = []
+        return self._problem
+
+    def add_rows(self, matrix: np.ndarray, least: np.ndarray) -> None:
+        """See `Program.add_rows`."""
+        self._waiting.append((matrix, least))
+
+
+class PulpHighs(_Stated):
+    """PuLP states the program, HiGHS keeps it: rows that come later go to both, to PuLP only when it is asked."""
+
+    def __init__(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, reach: float, threads: int):
+        """State the program and let PuLP build its HiGHS model."""
+        import pulp
+
+        super().__init__(x, low, high, reach, threads)
+        solver = pulp.HiGHS(msg=False, threads=threads)
+        solver.createAndConfigureSolver(self._problem)
+        solver.buildSolverModel(self._problem)
+        self._order = np.array([variable.index for variable in (*self.pixels, self.epsilon)])
+        self._live = _LiveHighs(self._problem.solverModel, len(x), threads)
+
+    def add_rows(self, matrix: np.ndarray, least: np.ndarray) -> None:
+        """See `Program.add_rows`."""
+        super().add_rows(matrix, least)
+        rows = _sparse_rows(matrix)
+        rows.indices = self._order[rows.indices].astype(np.int32)
+        self._live.add(rows, least)
+
+    def solve(self, seconds: float) -> Solution:
+        """See `Program.solve`."""
+        found = self._live.solve(seconds)
+        if found.status != "optimal":
+            return found
+        values = np.asarray(self._live.model.getSolution().col_value)[self._order]
+        return Solution("optimal", values[:-1], float(values[-1]))
+
+
+class PulpCbc(_Stated):
+    """PuLP writes the program down, CBC reads and solves it, from the beginning each time."""
+
+    def __init__(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, reach: float, threads: int):
+        """State the program.
+
+        Raises:
+            RunError: no CBC is found.
+        """
+        import pulp
+
+        super().__init__(x, low, high, reach, threads)
+        bundled = getattr(getattr(pulp, "PULP_CBC_CMD", None), "pulp_cbc_path", None)
+        found = [solver for solver in (pulp.COIN_CMD(), pulp.COIN_CMD(path=bundled)) if solver.available()]
+        if not found:
+            raise RunError("No CBC solver is installed. Use solver='highs', or `pip install pulp[cbc]`.")
+        self._path = found[0].path
+
+    def solve(self, seconds: float) -> Solution:
+        """See `Program.solve`."""
+        import pulp
+
+        start = time.perf_counter()
+        problem = self.problem
+        problem.solve(pulp.COIN_CMD(path=self._path, msg=False, timeLimit=max(seconds, 0.01), threads=self.threads))
+        if problem.sol_status == pulp.LpSolutionOptimal:
+            values = np.array([pixel.varValue or 0.0 for pixel in self.pixels])
+            return Solution("optimal", values, float(self.epsilon.varValue or 0.0))
+        if time.perf_counter() - start >= seconds:
+            return Solution("timeout")
+        return Solution("infeasible" if problem.status == pulp.LpStatusInfeasible else "failed")
+
+
+class Scipy:
+    """scipy's `linprog`, from the beginning each time: an implementation to compare with."""
+
+    def __init__(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, reach: float, threads: int):
+        """Keep the program as arrays; scipy decides about threads itself."""
+        matrix, least = _distance_rows(x)
+        self._rows, self._least = [matrix], [least]
+        self._bounds = np.column_stack([np.append(low, 0.0), np.append(high, reach)])
+
+    def add_rows(self, matrix: np.ndarray, least: np.ndarray) -> None:
+        """See `Program.add_rows`."""
+        self._rows.append(_sparse_rows(matrix))
+        self._least.append(least)
+
+    def solve(self, seconds: float) -> Solution:
+        """See `Program.solve`."""
+        from scipy.optimize import linprog
+
+        cost = np.zeros(len(self._bounds))
+        cost[-1] = 1.0
+        found = linprog(
+            cost,
+            A_ub=-sparse.vstack(self._rows),
+            b_ub=-np.concatenate(self._least),
+            bounds=self._bounds,
+            options={"time_limit": max(seconds, 0.01)},
+        )
+        if found.status == 0:
+            return Solution("optimal", found.x[:-1], float(found.x[-1]))
+        return Solution({1: "timeout", 2: "infeasible"}.get(found.status, "failed"))
+
+
+SOLVERS = {"highs": PulpHighs, "highspy": Highspy, "cbc": PulpCbc, "scipy": Scipy}
