@@ -266,5 +266,5 @@ def test_a_layer_without_encoding_is_named_by_its_place(model, place, kind):
 @pytest.mark.parametrize(("norm", "shape"), [(nn.BatchNorm1d, (2, 5)), (nn.BatchNorm2d, (2, 3, 3))])
 def test_a_norm_by_the_statistics_of_its_batch_is_not_affine(norm, shape):
     model = nn.Sequential(norm(2, track_running_stats=False), nn.Flatten())
-    with pytest.raises(ParameterError, match="Layer 0 is a BatchNorm.*running statistics"):
+    with pytest.raises(ParameterError, match=r"Layer 0 is a BatchNorm.*running statistics"):
         hold(frozen(model), normal((1, *shape), 0))

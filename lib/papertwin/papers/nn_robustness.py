@@ -46,9 +46,9 @@ class Params:
     """Parameters of the notebook; names, types and defaults as in its parameters cell."""
 
     mlp_points: int = 100
-    lenet_points: int = 40
-    tuned_points: int = 50
-    tune_points: int = 100
+    lenet_points: int = 30
+    tuned_points: int = 30
+    tune_points: int = 60
     tune_images: int = 2000
     replicates: int = 1
     full_points: int = 2
@@ -141,7 +141,7 @@ class Tuning:
 
     def of(self, name: str) -> Study:
         """The study whose name ends so, for example `LP T=2`."""
-        return next(each for each in self.studies if each.name.endswith(name))
+        return next(each for each in self.studies if each.name.endswith(f", {name}"))
 
 
 def tuning(name: str, original: Study, params: Params, pool: Pool, progress: Callable[[str], None] = print) -> Tuning:
@@ -179,8 +179,30 @@ def _tuned(
 def replicate(number: int, params: Params, pool: Pool) -> Tuning:
     """The fine-tuning experiment on one more perceptron, from another seed."""
     name = f"mlp-{number}"
-    original = study(name, network(name, params), params.tuned_points, params, pool, "lp", "lbfgs")
+    original = study(f"MLP {number}", network(name, params), params.tuned_points, params, pool, "lp", "lbfgs")
     return tuning(f"MLP {number}", original, params, pool)
+
+
+def fine_tuning(mlp: Study, lenet: Study, params: Params, pool: Pool) -> tuple[list[Tuning], list[Study]]:
+    """The whole experiment: every perceptron, and beyond quick LeNet.
+
+    Returns:
+        The experiments on perceptrons, and every study for table 1, originals included.
+    """
+    perceptrons = [tuning("MLP", mlp, params, pool)]
+    perceptrons += [replicate(number, params, pool) for number in range(1, params.replicates)]
+    others = [] if params.profile == "quick" else [tuning("LeNet", lenet, params, pool)]
+    studies = [study for each in (*others, *perceptrons) for study in (each.original, *each.studies)]
+    return perceptrons, studies if others else [lenet, *studies]
+
+
+def curves(tuned: Tuning, lenet: Study) -> list[tuple[Study, str, str, str]]:
+    """What figure 3 draws: study, colour, line and name; the originals first, then each branch after its last round."""
+    lines = [(lenet, "C1", "-", "LeNet"), (tuned.original, "C0", "-", "MLP")]
+    branches = (("control", "0.4", ":"), ("L-BFGS-B", "C3", "--"), ("LP", "C2", "-."))
+    return lines + [
+        (tuned.of(f"{branch} T={ROUNDS}"), colour, line, f"MLP, {branch}") for branch, colour, line in branches
+    ]
 
 
 def metrics_table(studies: list[Study], params: Params) -> pd.DataFrame:
@@ -289,6 +311,9 @@ def frequency_gain(each: Study, params: Params) -> Measured:
     ours, theirs = each.measured("lp", "lbfgs")
     if len(ours) < 2:
         return Measured(None, note="fewer than two points were measured by both")
+    if not ((ours <= params.threshold) | (theirs <= params.threshold)).any():
+        feasible = f"{np.isfinite(ours).sum()} programs feasible"
+        return Measured(None, note=f"neither found an example within the threshold at {len(ours)} points; {feasible}")
     gain = (ours <= params.threshold) * 1.0 - (theirs <= params.threshold)
     note = f"{(ours <= params.threshold).sum()} and {(theirs <= params.threshold).sum()} of {len(ours)} points"
     return Measured(
@@ -297,7 +322,7 @@ def frequency_gain(each: Study, params: Params) -> Measured:
 
 
 def nearer_share(each: Study) -> Measured:
-    """C2b: share of the points with different distances at which the linear program is nearer."""
+    """C2b, C2d: share of the points with different distances at which the linear program is nearer."""
     counts = comparison(each, "lp", "lbfgs", NEARER)
     wins, losses = counts["first nearer"], counts["second nearer"]
     if not wins + losses:

@@ -9,7 +9,7 @@ with scipy's L-BFGS-B. The largest c whose minimiser still has another label is 
 
 Deviations: the result is scored in the ∞-norm, so the minimiser with the smallest max |x' − x| among all adversarial
 ones met is kept; any label other than f(x) counts. Each minimisation starts at the seed: starting at the previous
-minimiser takes fewer steps, but what it finds then depends on the path; on our perceptrons it was 3 % farther away.
+minimiser takes fewer steps, but what it finds then depends on the path; on one perceptron it was 3 % farther (median).
 
 scipy's L-BFGS-B calls OpenBLAS for tiny systems. Where all cores are busy, with one search in each process for
 instance, its threads wait for each other and a search takes several times as long: set OPENBLAS_NUM_THREADS=1 there.

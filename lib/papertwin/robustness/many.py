@@ -34,6 +34,7 @@ METHODS = {
     "lbfgs": ("papertwin.robustness.lbfgs", "lbfgs_adversarial", Adversarial),
 }
 KEPT = 4  # networks that a process remembers
+ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 Progress = Callable[[str, float], None]
 
 
@@ -119,7 +120,7 @@ class SeedPool:
         if self._executor is None:
             from loky import ProcessPoolExecutor
 
-            self._executor = ProcessPoolExecutor(self.processes, initializer=set_threads, initargs=(1,))
+            self._executor = ProcessPoolExecutor(self.processes, initializer=set_threads, initargs=(1,), env=ONE_THREAD)
         waiting: dict[Any, int] = {}
         try:
             waiting = {self._executor.submit(_search, method, settings, network, seeds[i]): i for i in left}
