@@ -2,19 +2,23 @@
 
 Every process works with one thread, on one seed at a time; what is found does not depend on their number. With a store,
 each finished seed is written to a file whose name is a hash of everything the result depends on: the algorithm, its
-settings, the network, the seed image and the source of this package.
+settings, the network, the seed image, the source of this package and the versions of those that compute for it. A
+search that ran out of time is kept as well; to try it again, delete the folder.
 """
 
 import hashlib
 import io
 import json
 import math
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, fields
 from functools import cache
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,8 @@ METHODS = {
     "lp": ("papertwin.robustness.pointwise", "pointwise_robustness", Robustness),
     "lbfgs": ("papertwin.robustness.lbfgs", "lbfgs_adversarial", Adversarial),
 }
+PACKAGES = ("highspy", "numpy", "pulp", "scipy", "torch")  # whose versions may change what is found
+WATCH = 1.0  # seconds between two looks of a process at the one that started it
 KEPT = 4  # networks that a process remembers
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 Progress = Callable[[str, float], None]
@@ -120,8 +126,9 @@ class SeedPool:
         if self._executor is None:
             from loky import ProcessPoolExecutor
 
-            self._executor = ProcessPoolExecutor(self.processes, initializer=set_threads, initargs=(1,), env=ONE_THREAD)
-        waiting: dict[Any, int] = {}
+            self._executor = ProcessPoolExecutor(
+                self.processes, initializer=_begin, initargs=(os.getpid(),), env=ONE_THREAD
+            )
         try:
             waiting = {self._executor.submit(_search, method, settings, network, seeds[i]): i for i in left}
             for future in as_completed(waiting):
@@ -132,9 +139,28 @@ class SeedPool:
                 f"A process that searched ended early, often for lack of memory. Use fewer processes (now "
                 f"{self.processes}); with a store, finished points are kept."
             ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
+        except BaseException:  # refused, or interrupted: what has been handed out is of no use any more
+            self.close()
+            raise
+
+
+def _begin(parent: int) -> None:
+    """First thing in a process: one thread, and an eye on the process that waits for the results."""
+    set_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process once the one that started it is gone, killed for instance: nothing else would."""
+    import psutil
+
+    try:
+        process = psutil.Process(parent)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(WATCH)
+    except psutil.NoSuchProcess:
+        pass
+    os._exit(1)
 
 
 def _search(method: str, settings: dict[str, Any], network: bytes, seed: np.ndarray) -> Any:
@@ -169,9 +195,9 @@ def _unpacked(network: bytes) -> nn.Module:
 
 @cache
 def _source() -> str:
-    """Hash of the source of every module that a search may run."""
+    """Hash of the source of every module that a search may run, and of the versions of the packages below."""
     files_of = modules()
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(json.dumps([[name, metadata.version(name)] for name in PACKAGES]).encode())
     for name in sorted(closure([module for module, *_ in METHODS.values()])):
         digest.update(name.encode() + files_of[name].read_bytes())
     return digest.hexdigest()
@@ -210,5 +236,5 @@ def _read(place: Path | None, method: str) -> Any:
             return None
         known = values["witness"] is not None
         return kind(**values) if known == math.isfinite(values["epsilon"]) else None
-    except (OSError, ValueError, KeyError, EOFError):
+    except Exception:  # a damaged archive may raise almost anything
         return None
