@@ -51,7 +51,8 @@ def real():
     """A random network and what the linear program finds for some points."""
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
-    images = np.random.default_rng(0).random((8, 4))
+    model[2].weight.data *= 5  # labels change within the box
+    images = np.random.default_rng(0).random((40, 4))
     labels = model.double()(torch.from_numpy(images)).argmax(1).numpy()
     search = {"lp": lambda network, seeds: [pointwise_robustness(network, x, margin=1e-6) for x in seeds]}
     return conduct("random", model, 1.0, (images, labels), search)
