@@ -1,7 +1,7 @@
 """What a search for an adversarial example returns, whichever algorithm searched."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -46,9 +46,12 @@ class Robustness(Adversarial):
         rows: rows of the region that were given to the solver, over all targets.
         steps: steps spent on proving infeasibility without the solver.
         bound: smallest proven bound on the target's margin in the region; inf where no proof was tried.
+        timings: seconds by stage, over all targets: rows (of the region, computed), model (handed to the solver), solve
+            and proof; what they lack to `seconds` went into the network.
     """
 
     rounds: int = 0
     rows: int = 0
     steps: int = 0
     bound: float = math.inf
+    timings: dict[str, float] = field(default_factory=dict)

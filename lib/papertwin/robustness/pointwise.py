@@ -12,6 +12,8 @@ first optimum breaks many rows we first try to prove that the region does not ho
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +27,12 @@ from papertwin.robustness.inputs import Box, Target, check_box, check_seed, froz
 from papertwin.robustness.outcome import Robustness
 from papertwin.robustness.program import Solution, open_program
 from papertwin.robustness.region import LinearRegion
+from papertwin.training.loop import single_thread
 
 TOLERANCE = 1e-6  # a row counts as broken beyond this, and a tie as a tie within it
 ROWS_PER_ROUND = 150  # the most broken ones; more at once cost more in the solver than they save in rounds
 MANY = 300  # broken rows from which a proof of infeasibility is tried first
+STAGES = ("rows", "model", "solve", "proof")  # of `Robustness.timings`
 RETRIES = 2  # times the margin is raised tenfold when rounding left the witness on the wrong side
 
 
@@ -87,18 +91,19 @@ def pointwise_robustness(
         raise ParameterError(f"margin must be 0 or more, got {margin!r}.")
     seed, (low, high) = check_seed(x, box), check_box(box)
     model64 = frozen(model, device)
-    logits = logits_of(model64, seed)
-    targets = targets_of(logits, target)
-    place = next((p.device for p in model64.parameters()), torch.device("cpu"))
-    region = LinearRegion(model64, torch.from_numpy(seed).to(place))
-    settings = Settings(lazy, solver, float(margin), proof, threads)
-    best, found = None, []
-    for label in targets:
-        reach = best.epsilon if best else math.inf
-        search = _TargetSearch(model64, region, label, (low, high), reach, settings)
-        result = search.run(start + limit)
-        found.append((search, result))
-        best = result if result.status == "found" else best
+    with single_thread():  # passes of one image: more threads wait for each other more than they help
+        logits = logits_of(model64, seed)
+        targets = targets_of(logits, target)
+        place = next((p.device for p in model64.parameters()), torch.device("cpu"))
+        region = LinearRegion(model64, torch.from_numpy(seed).to(place))
+        settings = Settings(lazy, solver, float(margin), proof, threads)
+        best, found = None, []
+        for label in targets:
+            reach = best.epsilon if best else math.inf
+            search = _TargetSearch(model64, region, label, (low, high), reach, settings)
+            result = search.run(start + limit)
+            found.append((search, result))
+            best = result if result.status == "found" else best
     return _combine(found, ranked(logits)[0], best, time.perf_counter() - start)
 
 
@@ -124,8 +129,9 @@ def _combine(found: list, label: int, best: _Outcome | None, seconds: float) -> 
     target = best.target if best.witness is not None or len(found) == 1 else None
     totals = {name: sum(getattr(search, name) for search, _ in found) for name in ("rounds", "rows", "steps")}
     bound = min(search.bound for search, _ in found)
+    timings = {stage: sum(search.timings[stage] for search, _ in found) for stage in STAGES}
     return Robustness(
-        epsilon, best.witness, label, target, best.reached, seconds, status, bound=bound, **totals
+        epsilon, best.witness, label, target, best.reached, seconds, status, bound=bound, timings=timings, **totals
     )  # fmt: skip
 
 
@@ -142,12 +148,14 @@ class _TargetSearch:
         self.reach = reach
         self.rounds = self.rows = self.steps = 0
         self.bound = math.inf
+        self.timings = dict.fromkeys(STAGES, 0.0)
         self._given = np.zeros(region.rows, dtype=bool)
 
     def run(self, deadline: float) -> _Outcome:
         """Solve, and check the witness with the network; where rounding spoiled it, ask for a larger margin."""
-        program = open_program(self.settings.solver, self.seed, self.low, self.high, self.reach, self.settings.threads)
-        margin = self.settings.margin
+        solver, threads, margin = self.settings.solver, self.settings.threads, self.settings.margin
+        with self._timed("model"):
+            program = open_program(solver, self.seed, self.low, self.high, self.reach, threads)
         self._label_rows(program, margin)
         if not self.settings.lazy:
             self._give(program, np.arange(self.region.rows))
@@ -171,7 +179,8 @@ class _TargetSearch:
             left = deadline - time.perf_counter()
             if not left > 0:
                 return Solution("timeout")
-            solution = program.solve(left)
+            with self._timed("solve"):
+                solution = program.solve(left)
             self.rounds += 1
             if solution.status != "optimal":
                 return solution
@@ -188,23 +197,32 @@ class _TargetSearch:
     def _prove(self, margin: float) -> Any:
         place = self.region.seed
         low, high = (torch.from_numpy(end).to(place).view_as(place) for end in (self.low, self.high))
-        proof = prove_infeasible(self.region, self.target, low, high, margin=margin)
+        with self._timed("proof"):
+            proof = prove_infeasible(self.region, self.target, low, high, margin=margin)
         self.steps, self.bound = proof.steps, proof.bound
         return proof
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.timings[stage] += time.perf_counter() - start
 
     def _bounded(self) -> bool:
         return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
 
     def _label_rows(self, program: Any, margin: float) -> None:
-        matrix, shift = self.region.logit_rows()
+        with self._timed("rows"):
+            matrix, shift = self.region.logit_rows()
         others = np.arange(len(matrix)) != self.target
-        program.add_rows(
-            matrix[self.target] - matrix[others], margin - (shift[self.target] - shift[others])
-        )  # fmt: skip
+        with self._timed("model"):
+            program.add_rows(matrix[self.target] - matrix[others], margin - (shift[self.target] - shift[others]))
 
     def _give(self, program: Any, index: np.ndarray) -> None:
-        matrix, constant = self.region.constraint_rows(index)
-        program.add_rows(matrix, -constant)
+        with self._timed("rows"):
+            matrix, constant = self.region.constraint_rows(index)
+        with self._timed("model"):
+            program.add_rows(matrix, -constant)
         self._given[index] = True
         self.rows += len(index)
 

@@ -184,3 +184,22 @@ def versions(study: Study, point: int, methods: tuple[str, ...]) -> tuple[list[n
         images += [outcome.witness, outcome.witness - seed] if known else [None, None]
         captions += [f"label {outcome.reached}", f"max {outcome.epsilon:.3f}"] if known else ["none", ""]
     return images, captions
+
+
+def shares_broken(study: Study, method: str) -> list[float]:
+    """For every witness of a method, the share of the rows of its seed's linear region that it breaks."""
+    found = zip(study.images, study.outcomes[method])
+    return [rows_broken(study.model, image, each.witness) for image, each in found if each.witness is not None]
+
+
+def proven_margins(study: Study) -> tuple[np.ndarray, np.ndarray]:
+    """Of the infeasible points with a bound: the target's margin at the seed, and the largest it can be in the region.
+
+    Returns:
+        (m,) margins at the seed and (m,) bounds, by rising bound; all are logits.
+    """
+    found = zip(study.images, study.outcomes["lp"])
+    kept = [(image, each) for image, each in found if each.status == "infeasible" and np.isfinite(each.bound)]
+    pairs = [(each.bound, label_margin(study.model, image, each.target)) for image, each in kept]
+    bounds, margins = np.array(sorted(pairs)).reshape(-1, 2).T
+    return margins, bounds
