@@ -46,9 +46,9 @@ class Params:
     """Parameters of the notebook; names, types and defaults as in its parameters cell."""
 
     mlp_points: int = 100
-    lenet_points: int = 20
-    tuned_points: int = 20
-    tune_points: int = 40
+    lenet_points: int = 15
+    tuned_points: int = 15
+    tune_points: int = 20
     tune_images: int = 2000
     replicates: int = 1
     full_points: int = 2
