@@ -11,7 +11,12 @@ scipy      scipy.optimize.linprog (its own HiGHS), the whole program each time
 =========  ==========================================================================================================
 """
 
+import ctypes
+import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -88,6 +93,24 @@ def _bound(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+@contextmanager
+def _without_banner() -> Iterator[None]:
+    """Keep the line that HiGHS prints from C when its first model is made out of the caller's output."""
+    if os.name != "posix":
+        yield
+        return
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+        ctypes.CDLL(None).fflush(None)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
 class _LiveHighs:
     """A `highspy.Highs` model that is added to and solved again from its last basis."""
 
@@ -125,7 +148,8 @@ class Highspy:
         """Build the model from arrays."""
         import highspy
 
-        self._live = _LiveHighs(highspy.Highs(), len(x), threads)
+        with _without_banner():
+            self._live = _LiveHighs(highspy.Highs(), len(x), threads)
         self._live.model.addVars(len(x) + 1, np.append(low, 0.0), np.append(high, reach))
         self._live.model.changeColCost(len(x), 1.0)
         self._live.add(*_distance_rows(x))
@@ -181,7 +205,8 @@ class PulpHighs(_Stated):
 
         super().__init__(x, low, high, reach, threads)
         solver = pulp.HiGHS(msg=False, threads=threads)
-        solver.createAndConfigureSolver(self._problem)
+        with _without_banner():
+            solver.createAndConfigureSolver(self._problem)
         solver.buildSolverModel(self._problem)
         self._order = np.array([variable.index for variable in (*self.pixels, self.epsilon)])
         self._live = _LiveHighs(self._problem.solverModel, len(x), threads)
