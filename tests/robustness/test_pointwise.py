@@ -323,6 +323,18 @@ def test_a_bound_holds_for_the_margin_that_is_reached(always_prove):
     assert found.steps == 100
 
 
+def test_where_the_time_went(always_prove):
+    model, threads = network("convolutional", 1), torch.get_num_threads()
+    for target in ("runner-up", "all"):
+        for options in ({}, {"proof": False}, {"lazy": False}):
+            found = pointwise_robustness(model, image("convolutional", 1), target=target, **options)
+            assert list(found.timings) == ["rows", "model", "solve", "proof"]
+            assert 0 < sum(found.timings.values()) <= found.seconds
+            assert (found.timings["proof"] > 0) == (found.steps > 0) == (not options)
+            assert min(found.timings[stage] for stage in ("rows", "model", "solve")) > 0
+    assert torch.get_num_threads() == threads
+
+
 @pytest.mark.parametrize("target", ["runner-up", "all"])
 @pytest.mark.parametrize("limit", [0, -1.0, math.nan])
 @pytest.mark.parametrize("solver", SOLVERS)
