@@ -10,7 +10,7 @@ from papertwin import imports
 OUTER = {"cli", "runner", "jobs", "publish", "progress", "planning", "scaffold", "verify", "report", "execute", "bench"}
 OUTER |= {"canonical", "fingerprint", "notebook_html"}
 INNER = {"errors", "paths", "files", "ledger", "claims", "run", "provenance"}
-INNER |= {"cells", "imports", "machine", "parameters", "results"}
+INNER |= {"cells", "imports", "lazy", "machine", "parameters", "results"}
 SUPPORT = {"training", "data"}
 HEAVY = {"torch", "open3d", "pandas", "matplotlib", "papermill", "numba", "scipy", "numpy", "nbformat", "nbconvert"}
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from papertwin.nets import mlp
 from papertwin.robustness import pointwise
+from papertwin.robustness.inputs import frozen, predict_labels
 from papertwin.training.loop import single_thread
 
 
@@ -78,6 +79,17 @@ class Zoo:
         assert found.target == found.reached != found.label
         others = np.delete(there, found.target).max()
         assert there[found.target] >= others - 1e-6 if margin == 0 else there[found.target] > others
+
+    def check_found(self, model: nn.Module, x: np.ndarray, result) -> None:
+        """What an attack promises of an example that it found, by the network that was given."""
+        assert result.witness.shape == x.shape
+        assert result.witness.dtype == np.float64
+        assert 0 <= result.witness.min() <= result.witness.max() <= 1
+        assert result.epsilon == np.abs(result.witness - x).max() > 0
+        labels = predict_labels(frozen(model), np.stack([x, result.witness]))
+        assert labels.tolist() == [result.label, result.reached]
+        assert result.reached != result.label
+        assert result.status == "found"
 
     def outputs(self, model: nn.Module, x: np.ndarray) -> np.ndarray:
         """Logits of one image in float64 and eval mode."""

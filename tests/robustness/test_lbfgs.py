@@ -86,20 +86,13 @@ def test_the_gradient_by_finite_differences():
         assert function(point, c)[1] == pytest.approx(numeric, abs=2e-5)
 
 
-def test_a_witness_is_what_it_says(device):
+def test_a_witness_is_what_it_says(device, zoo):
     model = mlp((30, 20, 6), seed=1).train()
     images = np.random.default_rng(1).random((6, 1, 5, 6), dtype=np.float32)
     for x in images:
         result = lbfgs_adversarial(model, x, device=device)
         if result.found:
-            assert result.witness.shape == x.shape
-            assert result.witness.dtype == np.float64
-            assert 0 <= result.witness.min() <= result.witness.max() <= 1
-            assert result.epsilon == np.abs(result.witness - x).max() > 0
-            labels = predict_labels(frozen(model), np.stack([x, result.witness]))
-            assert labels.tolist() == [result.label, result.reached]
-            assert result.reached != result.label
-            assert result.status == "found"
+            zoo.check_found(model, x, result)
     assert model.training
     assert all(p.dtype == torch.float32 and p.requires_grad and p.grad is None for p in model.parameters())
 

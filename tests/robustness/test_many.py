@@ -85,15 +85,13 @@ def test_a_damaged_entry_is_searched_again(tmp_path, counted, damage):
     assert len(counted) == 2
 
 
-class Deadly(nn.Linear):
-    """A layer that ends its process."""
-
-    def forward(self, x):
-        """End the process, as the system does when memory runs out."""
-        os._exit(9)
-
-
 def test_a_dead_process_is_an_error_not_a_hang():
+    class Deadly(nn.Linear):
+        """A layer that ends its process, as the system does when memory runs out."""
+
+        def forward(self, x):
+            os._exit(9)
+
     with SeedPool(2) as pool, pytest.raises(RunError, match="ended early"):
         pool.search(nn.Sequential(Deadly(4, 3)), SEEDS, "lbfgs")
 

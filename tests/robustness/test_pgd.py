@@ -76,22 +76,14 @@ def test_as_near_as_a_grid_says():
     assert np.median(epsilons - nearest) < 1 / 400
 
 
-def test_a_witness_is_what_it_says(device):
+def test_a_witness_is_what_it_says(device, zoo):
     model = mlp((30, 20, 6), seed=1).train()
     images = np.random.default_rng(1).random((12, 1, 5, 6), dtype=np.float32)
     results = pgd_adversarial(model, images, device=device)
     assert sum(result.found for result in results) > 6
     for x, result in zip(images, results):
-        if not result.found:
-            continue
-        assert result.witness.shape == x.shape
-        assert result.witness.dtype == np.float64
-        assert 0 <= result.witness.min() <= result.witness.max() <= 1
-        assert result.epsilon == np.abs(result.witness - x).max() > 0
-        labels = predict_labels(frozen(model), np.stack([x, result.witness]))
-        assert labels.tolist() == [result.label, result.reached]
-        assert result.reached != result.label
-        assert result.status == "found"
+        if result.found:
+            zoo.check_found(model, x, result)
     assert model.training
     assert all(p.dtype == torch.float32 and p.requires_grad and p.grad is None for p in model.parameters())
 

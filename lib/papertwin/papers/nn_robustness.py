@@ -9,6 +9,7 @@ part of the training images, and a control is trained on the same images without
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,6 @@ SAME = 1e-5  # largest difference of two optima that count as the same
 TOY_STEPS = 401  # grid points a side of the brute-force search on the plane
 TOY_SEED = (0.42, 0.40)
 FULL_LIMIT = 600.0  # seconds for a full program
-Pool = SeedPool
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Params:
         return self.levels / 255
 
 
-def open_pool(params: Params) -> Pool:
+def open_pool(params: Params) -> SeedPool:
     """Processes for the searches: as many as asked for, 0 for one a core."""
     return SeedPool(params.processes or None)
 
@@ -98,23 +98,30 @@ def choose(split: Images, count: int, seed: int) -> tuple[np.ndarray, np.ndarray
     return split.scaled(rows).astype(np.float64), split.labels[rows]
 
 
+@cache
+def test_images() -> Images:
+    """MNIST's test images, read once."""
+    return load_images("mnist", "test")
+
+
 def network(name: str, params: Params) -> nn.Sequential:
     """A network of ours: stored weights, or trained anew where `retrain` asks for it."""
     return train(name, device=params.device) if params.retrain else stored(name)
 
 
-def cache(params: Params) -> Path | None:
+def store_of(params: Params) -> Path | None:
     """Where finished searches of a long run are kept, so that it can be interrupted; none at quick."""
     return None if params.profile == "quick" else paths.figures_root() / ".state" / "nn_robustness"
 
 
-def searches(params: Params, pool: Pool, methods: tuple[str, ...] = ("lp", "lbfgs", "pgd")) -> dict[str, Callable]:
+def searches(params: Params, pool: SeedPool, methods: tuple[str, ...] = ("lp", "lbfgs", "pgd")) -> dict[str, Callable]:
     """Algorithm → function of network and images."""
-    common = {"store": cache(params)}
     settings = {"lp": {"margin": MARGIN, "limit": params.limit}, "lbfgs": {}}
 
     def pooled(method: str) -> Callable[[nn.Module, np.ndarray], list[Adversarial]]:
-        return lambda model, images: pool.search(model, images, method, settings=settings[method], **common)
+        return lambda model, images: pool.search(
+            model, images, method, settings=settings[method], store=store_of(params)
+        )
 
     def projected(model: nn.Module, images: np.ndarray) -> list[Adversarial]:
         return pgd_adversarial(model, images, seed=params.seed, device=params.device)
@@ -123,9 +130,9 @@ def searches(params: Params, pool: Pool, methods: tuple[str, ...] = ("lp", "lbfg
     return {method: known[method] for method in methods}
 
 
-def study(name: str, model: nn.Sequential, count: int, params: Params, pool: Pool, *methods: str) -> Study:
+def study(name: str, model: nn.Sequential, count: int, params: Params, pool: SeedPool, *methods: str) -> Study:
     """Measure one MNIST network on the first `count` of the drawn test images."""
-    split = load_images("mnist", "test")
+    split = test_images()
     wanted = searches(params, pool, methods or ("lp", "lbfgs", "pgd"))
     share = accuracy(model, split.scaled(), split.labels)
     return conduct(name, model, share, choose(split, count, params.seed), wanted)
@@ -137,31 +144,31 @@ class Tuning:
 
     original: Study
     studies: list[Study]
-    appended: dict[str, int]
 
     def of(self, name: str) -> Study:
         """The study whose name ends so, for example `LP T=2`."""
         return next(each for each in self.studies if each.name.endswith(f", {name}"))
 
 
-def tuning(name: str, original: Study, params: Params, pool: Pool, progress: Callable[[str], None] = print) -> Tuning:
+def tuning(
+    name: str, original: Study, params: Params, pool: SeedPool, progress: Callable[[str], None] = print
+) -> Tuning:
     """Fine-tune a network on nothing new, on L-BFGS-B's and on the linear program's examples, and measure each.
 
     Every branch sees the same training images, rate and number of rounds; the control has no adversarial examples.
     """
     images, labels = choose(load_images("mnist", "train"), params.tune_images, params.seed + 1)
     images = images.astype(np.float32)
-    studies, appended = [], {}
+    studies = []
     for branch, model, count in _tuned(original.model, images, labels, params, pool):
         label = f"{name}, {branch}"
         progress(f"{label}: {count} adversarial examples")
         studies.append(study(label, model, params.tuned_points, params, pool, "lp", "lbfgs"))
-        appended[label] = count
-    return Tuning(original.first(params.tuned_points), studies, appended)
+    return Tuning(original.first(params.tuned_points), studies)
 
 
 def _tuned(
-    model: nn.Sequential, images: np.ndarray, labels: np.ndarray, params: Params, pool: Pool
+    model: nn.Sequential, images: np.ndarray, labels: np.ndarray, params: Params, pool: SeedPool
 ) -> Iterator[tuple[str, nn.Sequential, int]]:
     """Yield every fine-tuned network: branch, network, adversarial examples in its training set."""
     control = model
@@ -176,14 +183,14 @@ def _tuned(
             yield f"{branch} T={step.number}", step.model, step.appended
 
 
-def replicate(number: int, params: Params, pool: Pool) -> Tuning:
+def replicate(number: int, params: Params, pool: SeedPool) -> Tuning:
     """The fine-tuning experiment on one more perceptron, from another seed."""
     name = f"mlp-{number}"
     original = study(f"MLP {number}", network(name, params), params.tuned_points, params, pool, "lp", "lbfgs")
     return tuning(f"MLP {number}", original, params, pool)
 
 
-def fine_tuning(mlp: Study, lenet: Study, params: Params, pool: Pool) -> tuple[list[Tuning], list[Study]]:
+def fine_tuning(mlp: Study, lenet: Study, params: Params, pool: SeedPool) -> tuple[list[Tuning], list[Study]]:
     """The whole experiment: every perceptron, and beyond quick LeNet.
 
     Returns:
@@ -230,7 +237,7 @@ def wins_table(studies: list[Study]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["network", "pair"])
 
 
-def lazy_against_full(studies: list[Study], params: Params, pool: Pool) -> pd.DataFrame:
+def lazy_against_full(studies: list[Study], params: Params, pool: SeedPool) -> pd.DataFrame:
     """Table 4: the first points of each network solved lazily and in full: seconds, rounds, rows, both optima.
 
     The seconds are those of one process per seed, all of them at work, lazy and full alike.
@@ -249,7 +256,7 @@ def lazy_against_full(studies: list[Study], params: Params, pool: Pool) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def cifar(params: Params, pool: Pool) -> tuple[Study | None, str]:
+def cifar(params: Params, pool: SeedPool) -> tuple[Study | None, str]:
     """The Network in Network on CIFAR-10 by the linear program, or why not."""
     if not params.nin_points:
         return None, "nin_points is 0: this profile leaves CIFAR-10 out."
@@ -287,23 +294,27 @@ def plane(params: Params) -> Plane:
     return Plane(points, labels, model, seed, pointwise_robustness(model, seed), *near)
 
 
-def encoding_holds(studies: list[Study], flat: Plane) -> Measured:
-    """C1a: no witness breaks a promise, and the plane's optimum is that of the grid."""
+def _verified(studies: list[Study]) -> tuple[bool, str]:
+    """Whether there are witnesses and none breaks a promise, and their number in words."""
     problems = [problem for each in studies for problem in witness_problems(each, "lp")]
     count = sum(outcome.witness is not None for each in studies for outcome in each.outcomes["lp"])
+    return bool(count and not problems), f"{count} witnesses, {len(problems)} of them broken"
+
+
+def encoding_holds(studies: list[Study], flat: Plane) -> Measured:
+    """C1a: no witness breaks a promise, and the plane's optimum is that of the grid."""
+    good, note = _verified(studies)
     optimum, grid = flat.optimum.epsilon, flat.grid_region
-    gap = abs(optimum - grid)
-    note = f"{count} witnesses, {len(problems)} of them broken; on the plane {optimum:.4f}, by grid search {grid:.4f}"
-    return Measured(bool(count and not problems and gap <= flat.spacing), note=note)
+    note += f"; on the plane {optimum:.4f}, by grid search {grid:.4f}"
+    return Measured(good and abs(optimum - grid) <= flat.spacing, note=note)
 
 
 def encoding_cifar(found: Study | None, reason: str) -> Measured:
     """C1b: the same on CIFAR-10."""
     if found is None:
         return Measured(None, note=reason)
-    problems = witness_problems(found, "lp")
-    count = sum(outcome.witness is not None for outcome in found.outcomes["lp"])
-    return Measured(bool(count and not problems), note=f"{count} witnesses, {len(problems)} of them broken")
+    good, note = _verified([found])
+    return Measured(good, note=note)
 
 
 def frequency_gain(each: Study, params: Params) -> Measured:

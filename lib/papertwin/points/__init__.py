@@ -5,10 +5,9 @@
 Everything here takes numpy arrays or torch tensors and gives the same kind back. Names are imported on first use.
 """
 
-from importlib import import_module
-from typing import Any
+from papertwin.lazy import names_from
 
-# public name → the module that defines it; with a leading dot, by which `papertwin.imports` knows it for a module
+# public name → the module that defines it
 _HOMES = {
     "Box": ".cloud",
     "Frame": ".kitti",
@@ -36,12 +35,4 @@ _HOMES = {
     "voxel_centroids": ".voxels",
 }
 __all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from the module that defines it."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'papertwin.points' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name], __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = names_from(__name__, _HOMES)

@@ -80,9 +80,8 @@ def prove_infeasible(
                 break
     weights = (best * search.scale)[0].cpu().numpy()
     weights /= weights[region.rows :].sum()
-    return Certificate(
-        bound < margin - ROUNDING, float(bound), step, weights[: region.rows], weights[region.rows :]
-    )  # fmt: skip
+    proven = bound < margin - ROUNDING
+    return Certificate(proven, float(bound), step, weights[: region.rows], weights[region.rows :])
 
 
 class _Search:

@@ -29,8 +29,10 @@ from torch import nn
 from papertwin import files
 from papertwin.errors import ParameterError, RunError
 from papertwin.imports import closure, modules
+from papertwin.robustness.inputs import check_count
 from papertwin.robustness.outcome import Adversarial, Robustness
 from papertwin.training.device import set_threads, thread_count
+from papertwin.training.loop import single_thread
 
 # algorithm → module, function, type of its result
 METHODS = {
@@ -53,9 +55,7 @@ class SeedPool:
 
     def __init__(self, processes: int | None = None):
         """Prepare `processes` of them, one a core when None; 1 searches in this process. They start at first use."""
-        if processes is not None and (isinstance(processes, bool) or not isinstance(processes, int) or processes < 1):
-            raise ParameterError(f"processes must be a whole number above 0, or None, got {processes!r}.")
-        self.processes = processes or thread_count()
+        self.processes = thread_count() if processes is None else check_count("processes", processes)
         self._executor: Any = None
 
     def __enter__(self) -> "SeedPool":
@@ -166,17 +166,16 @@ def _end_with(parent: int) -> None:
 def _search(method: str, settings: dict[str, Any], network: bytes, seed: np.ndarray) -> Any:
     """Body of a process: one seed, with one thread."""
     module, name, _ = METHODS[method]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with single_thread():
         return getattr(import_module(module), name)(_unpacked(network), seed, **settings)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _packed(model: nn.Module) -> bytes:
+    """The network as bytes; layers that a notebook or a function defines travel with their code."""
+    import cloudpickle
+
     buffer = io.BytesIO()
-    torch.save(model, buffer)
+    torch.save(model, buffer, pickle_module=cloudpickle)
     return buffer.getvalue()
 
 

@@ -7,7 +7,7 @@
 Bastani et al. 2016 (arXiv 1605.07262). The region's rows are added lazily: solve without them, add the rows that the
 optimum breaks, repeat until it breaks none; the optimum never decreases and ends at that of the full program. Where the
 first optimum breaks many rows we first try to prove that the region does not hold the label at all
-(`papertwin.robustness.certificate`), which takes no solver; and rows that weigh much in a failed proof go in first.
+(`papertwin.robustness.certificate`), which takes no solver.
 """
 
 import math
@@ -130,9 +130,8 @@ def _combine(found: list, label: int, best: _Outcome | None, seconds: float) -> 
     totals = {name: sum(getattr(search, name) for search, _ in found) for name in ("rounds", "rows", "steps")}
     bound = min(search.bound for search, _ in found)
     timings = {stage: sum(search.timings[stage] for search, _ in found) for stage in STAGES}
-    return Robustness(
-        epsilon, best.witness, label, target, best.reached, seconds, status, bound=bound, timings=timings, **totals
-    )  # fmt: skip
+    result = epsilon, best.witness, label, target, best.reached, seconds, status
+    return Robustness(*result, bound=bound, timings=timings, **totals)
 
 
 class _TargetSearch:

@@ -26,7 +26,6 @@ from scipy import sparse
 from papertwin.errors import ParameterError, RunError
 
 NEGLIGIBLE = 1e-12  # coefficients below this are rounding, not structure
-CBC_PRECISION = 12  # digits of the text file that CBC reads
 
 
 @dataclass(frozen=True)
@@ -114,15 +113,16 @@ def _without_banner() -> Iterator[None]:
 class _LiveHighs:
     """A `highspy.Highs` model that is added to and solved again from its last basis."""
 
-    def __init__(self, model: Any, size: int, threads: int):
-        self.model, self.size = model, size
+    def __init__(self, model: Any, order: np.ndarray, threads: int):
+        """Take over a model in which our columns, the pixels and then e, stand at the places `order`."""
+        self.model, self.order = model, order
         options = {"output_flag": False, "threads": threads, "solver": "simplex"}
         for name, value in options.items():
             model.setOptionValue(name, value)
 
     def add(self, rows: sparse.csr_matrix, least: np.ndarray) -> None:
         count = rows.shape[0]
-        starts, columns = rows.indptr.astype(np.int32), rows.indices.astype(np.int32)
+        starts, columns = rows.indptr.astype(np.int32), self.order[rows.indices].astype(np.int32)
         self.model.addRows(count, least, np.full(count, np.inf), rows.nnz, starts, columns, rows.data)
 
     def solve(self, seconds: float) -> Solution:
@@ -133,8 +133,8 @@ class _LiveHighs:
         self.model.run()
         status = self.model.getModelStatus()
         if status == Status.kOptimal:
-            values = np.asarray(self.model.getSolution().col_value)
-            return Solution("optimal", values[: self.size], float(values[self.size]))
+            values = np.asarray(self.model.getSolution().col_value)[self.order]
+            return Solution("optimal", values[:-1], float(values[-1]))
         infeasible = (Status.kInfeasible, Status.kUnboundedOrInfeasible)  # e ≥ 0 cannot be unbounded
         return Solution(
             "infeasible" if status in infeasible else "timeout" if status == Status.kTimeLimit else "failed"
@@ -149,7 +149,7 @@ class Highspy:
         import highspy
 
         with _without_banner():
-            self._live = _LiveHighs(highspy.Highs(), len(x), threads)
+            self._live = _LiveHighs(highspy.Highs(), np.arange(len(x) + 1), threads)
         self._live.model.addVars(len(x) + 1, np.append(low, 0.0), np.append(high, reach))
         self._live.model.changeColCost(len(x), 1.0)
         self._live.add(*_distance_rows(x))
@@ -208,23 +208,17 @@ class PulpHighs(_Stated):
         with _without_banner():
             solver.createAndConfigureSolver(self._problem)
         solver.buildSolverModel(self._problem)
-        self._order = np.array([variable.index for variable in (*self.pixels, self.epsilon)])
-        self._live = _LiveHighs(self._problem.solverModel, len(x), threads)
+        order = np.array([variable.index for variable in (*self.pixels, self.epsilon)])
+        self._live = _LiveHighs(self._problem.solverModel, order, threads)
 
     def add_rows(self, matrix: np.ndarray, least: np.ndarray) -> None:
         """See `Program.add_rows`."""
         super().add_rows(matrix, least)
-        rows = _sparse_rows(matrix)
-        rows.indices = self._order[rows.indices].astype(np.int32)
-        self._live.add(rows, least)
+        self._live.add(_sparse_rows(matrix), least)
 
     def solve(self, seconds: float) -> Solution:
         """See `Program.solve`."""
-        found = self._live.solve(seconds)
-        if found.status != "optimal":
-            return found
-        values = np.asarray(self._live.model.getSolution().col_value)[self._order]
-        return Solution("optimal", values[:-1], float(values[-1]))
+        return self._live.solve(seconds)
 
 
 class PulpCbc(_Stated):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from papertwin.robustness.inputs import frozen, predict_labels
+from papertwin.robustness.inputs import as_batch, frozen, logits_of, predict_labels
 from papertwin.robustness.metrics import (
     adversarial_frequency,
     adversarial_severity,
@@ -93,14 +93,15 @@ def fates(study: Study, method: str, threshold: float) -> dict[str, float]:
     }
     fate["other"] = len(kept) - fate["found"] - fate["infeasible"] - fate["timed out"]
     fate["within threshold"] = len(near)
-    fate["of these, after rounding"] = sum(survives_rounding(study.model, *pair, threshold) for pair in near)
+    model64 = frozen(study.model)
+    fate["of these, after rounding"] = sum(survives_rounding(model64, *pair, threshold) for pair in near)
     return fate
 
 
-def survives_rounding(model: nn.Module, outcome: Adversarial, image: np.ndarray, threshold: float) -> bool:
+def survives_rounding(model64: nn.Module, outcome: Adversarial, image: np.ndarray, threshold: float) -> bool:
     """Tell whether a witness rounded to whole grey levels is still adversarial and still within the threshold."""
     rounded = np.round(outcome.witness * GREY) / GREY
-    label = predict_labels(frozen(model), rounded[None])[0]
+    label = predict_labels(model64, rounded[None])[0]
     return bool(label != outcome.label and np.abs(rounded - image).max() <= threshold + 1e-9)
 
 
@@ -129,22 +130,16 @@ def witness_problems(study: Study, method: str, box: tuple[float, float] = (0.0,
     return problems
 
 
-def rows_broken(model: nn.Sequential, image: np.ndarray, witness: np.ndarray) -> float:
+def rows_broken(model64: nn.Module, image: np.ndarray, witness: np.ndarray) -> float:
     """Share of the rows of the image's linear region that a witness breaks: 0 inside the region."""
-    import torch
-
-    model64 = frozen(model)
-    region = LinearRegion(model64, torch.from_numpy(image))
-    slack = region.slack(torch.from_numpy(witness)[None])[0]
+    region = LinearRegion(model64, as_batch(model64, image))
+    slack = region.slack(as_batch(model64, witness[None]))[0]
     return float((slack < -1e-9).double().mean())
 
 
-def label_margin(model: nn.Module, image: np.ndarray, target: int) -> float:
+def label_margin(model64: nn.Module, image: np.ndarray, target: int) -> float:
     """By how much the target's logit exceeds the largest other one at an image; negative for a seed."""
-    import torch
-
-    with torch.no_grad():
-        logits = frozen(model)(torch.from_numpy(image)[None])[0].numpy()
+    logits = logits_of(model64, image)
     return float(logits[target] - np.delete(logits, target).max())
 
 
@@ -188,8 +183,8 @@ def versions(study: Study, point: int, methods: tuple[str, ...]) -> tuple[list[n
 
 def shares_broken(study: Study, method: str) -> list[float]:
     """For every witness of a method, the share of the rows of its seed's linear region that it breaks."""
-    found = zip(study.images, study.outcomes[method])
-    return [rows_broken(study.model, image, each.witness) for image, each in found if each.witness is not None]
+    model64, found = frozen(study.model), zip(study.images, study.outcomes[method])
+    return [rows_broken(model64, image, each.witness) for image, each in found if each.witness is not None]
 
 
 def proven_margins(study: Study) -> tuple[np.ndarray, np.ndarray]:
@@ -198,8 +193,8 @@ def proven_margins(study: Study) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (m,) margins at the seed and (m,) bounds, by rising bound; all are logits.
     """
-    found = zip(study.images, study.outcomes["lp"])
+    model64, found = frozen(study.model), zip(study.images, study.outcomes["lp"])
     kept = [(image, each) for image, each in found if each.status == "infeasible" and np.isfinite(each.bound)]
-    pairs = [(each.bound, label_margin(study.model, image, each.target)) for image, each in kept]
+    pairs = [(each.bound, label_margin(model64, image, each.target)) for image, each in kept]
     bounds, margins = np.array(sorted(pairs)).reshape(-1, 2).T
     return margins, bounds
