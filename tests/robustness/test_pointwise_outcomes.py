@@ -13,6 +13,7 @@ from papertwin.robustness.certificate import prove_infeasible
 from papertwin.robustness.inputs import frozen, runner_up
 from papertwin.robustness.pointwise import pointwise_robustness
 from papertwin.robustness.program import SOLVERS, Solution, open_program
+from papertwin.robustness.region import LinearRegion
 
 FREE = (-np.inf, np.inf)
 
@@ -176,15 +177,21 @@ def test_a_witness_with_which_the_network_disagrees_is_no_witness(monkeypatch):
 def test_a_tie_within_rounding_counts_at_margin_zero_only(zoo, monkeypatch):
     model, x = zoo.network("perceptron", 0), zoo.image("perceptron", 0)
     label, target = zoo.label_of(model, x), runner_up(zoo.outputs(model, x))
-    answers = []
+    rows, _ = LinearRegion(frozen(model), torch.from_numpy(x)).logit_rows()
+    unit = np.abs(rows[target] - np.delete(rows, target, 0)).max()
+    answers, lead = [], 0.0
 
     def nearly_tied(net, point):
         answers.append(zoo.outputs(model, x) if not answers else np.zeros(5))
-        answers[-1][label] += 5e-7 * (len(answers) > 1)
+        answers[-1][label] += lead * (len(answers) > 1)
         return answers[-1]
 
     monkeypatch.setattr(module, "logits_of", nearly_tied)
-    for margin, status in ((0.0, "found"), (1e-7, "unverified")):
+    for lead, margin, status in (
+        (0.9e-6 * unit, 0.0, "found"),
+        (1.1e-6 * unit, 0.0, "unverified"),
+        (0.9e-6 * unit, 1e-7, "unverified"),
+    ):
         answers.clear()
         found = pointwise_robustness(model, x, margin=margin)
         assert (found.status, found.target) == (status, target)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from papertwin.training.intervals import bootstrap, grouped_mean_interval, mean_interval, wilson
+from papertwin.training.intervals import bootstrap, grouped_mean_interval, mean_interval, paired_difference, wilson
 
 
 def test_wilson_by_its_formula():
@@ -13,6 +13,31 @@ def test_wilson_by_its_formula():
     half = z / (1 + z**2 / n) * np.sqrt(k / n * (1 - k / n) / n + z**2 / (4 * n**2))
     assert wilson(k, n) == pytest.approx((middle - half, middle + half))
     assert wilson(2, 2)[0] < 0.5
+
+
+def test_paired_difference_on_a_published_example():
+    """Newcombe 1998, table II, method 10: 36 both, 12 only first, 2 only second, 0 neither."""
+    first, second = (np.repeat(values, [36, 12, 2, 0]) for values in ([1, 1, 0, 0], [1, 0, 1, 0]))
+    low, high = paired_difference(first.astype(bool), second.astype(bool))
+    assert (low, high) == pytest.approx((0.0569, 0.3404), abs=1e-4)
+    assert paired_difference(second.astype(bool), first.astype(bool)) == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize("hits", [0, 2, 30])
+def test_paired_difference_keeps_a_width_where_nothing_differs(hits):
+    same = np.arange(30) < hits
+    low, high = paired_difference(same, same)
+    assert -0.2 < low < -0.01
+    assert 0.01 < high < 0.2
+
+
+def test_paired_difference_covers_at_about_the_promised_rate():
+    rng = np.random.default_rng(2)
+    shared, own = rng.random((2, 400, 60))
+    first, second = shared < 0.3, (shared < 0.2) | (own < 0.05)
+    truth = 0.3 - (0.2 + 0.8 * 0.05)
+    intervals = [paired_difference(*pair) for pair in zip(first, second)]
+    assert 0.92 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.99
 
 
 def test_the_bootstrap_of_a_mean_agrees_with_scipy():

@@ -28,7 +28,7 @@ from papertwin.robustness.many import SeedPool
 from papertwin.robustness.outcome import Adversarial
 from papertwin.robustness.pointwise import pointwise_robustness
 from papertwin.robustness.study import Study, comparison, conduct, fates, metrics, witness_problems
-from papertwin.training.intervals import grouped_mean_interval, mean_interval, wilson
+from papertwin.training.intervals import grouped_mean_interval, paired_difference, wilson
 from papertwin.training.loop import accuracy
 
 MARGIN = 1e-6  # logits by which a witness must be on the other side
@@ -46,9 +46,9 @@ class Params:
     """Parameters of the notebook; names, types and defaults as in its parameters cell."""
 
     mlp_points: int = 100
-    lenet_points: int = 15
-    tuned_points: int = 15
-    tune_points: int = 20
+    lenet_points: int = 60
+    tuned_points: int = 30
+    tune_points: int = 40
     tune_images: int = 2000
     replicates: int = 1
     full_points: int = 2
@@ -325,11 +325,9 @@ def frequency_gain(each: Study, params: Params) -> Measured:
     if not ((ours <= params.threshold) | (theirs <= params.threshold)).any():
         feasible = f"{np.isfinite(ours).sum()} programs feasible"
         return Measured(None, note=f"neither found an example within the threshold at {len(ours)} points; {feasible}")
-    gain = (ours <= params.threshold) * 1.0 - (theirs <= params.threshold)
-    note = f"{(ours <= params.threshold).sum()} and {(theirs <= params.threshold).sum()} of {len(ours)} points"
-    return Measured(
-        gain.mean(), mean_interval(gain, params.seed), f"{note}; {np.isfinite(ours).sum()} programs feasible"
-    )
+    near = ours <= params.threshold, theirs <= params.threshold
+    note = f"{near[0].sum()} and {near[1].sum()} of {len(ours)} points; {np.isfinite(ours).sum()} programs feasible"
+    return Measured(near[0].mean() - near[1].mean(), paired_difference(*near), note)
 
 
 def nearer_share(each: Study) -> Measured:

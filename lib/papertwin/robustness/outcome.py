@@ -45,7 +45,8 @@ class Robustness(Adversarial):
         rounds: times a program was solved, over all targets.
         rows: rows of the region that were given to the solver, over all targets.
         steps: steps spent on proving infeasibility without the solver.
-        bound: smallest proven bound on the target's margin in the region; inf where no proof was tried.
+        bound: smallest proven bound on the target's margin in the region; inf where no proof was tried, or several
+            targets were.
         timings: seconds by stage, over all targets: rows (of the region, computed), model (handed to the solver), solve
             and proof; what they lack to `seconds` went into the network.
     """

@@ -29,7 +29,7 @@ from papertwin.robustness.program import Solution, open_program
 from papertwin.robustness.region import LinearRegion
 from papertwin.training.loop import single_thread
 
-TOLERANCE = 1e-6  # a row counts as broken beyond this, and a tie as a tie within it
+TOLERANCE = 1e-6  # a row counts as broken beyond this; a tie as a tie within it, in units of the label rows' scale
 ROWS_PER_ROUND = 150  # the most broken ones; more at once cost more in the solver than they save in rounds
 MANY = 300  # broken rows from which a proof of infeasibility is tried first
 STAGES = ("rows", "model", "solve", "proof")  # of `Robustness.timings`
@@ -128,7 +128,7 @@ def _combine(found: list, label: int, best: _Outcome | None, seconds: float) -> 
     epsilon = math.inf if status == "infeasible" else best.epsilon
     target = best.target if best.witness is not None or len(found) == 1 else None
     totals = {name: sum(getattr(search, name) for search, _ in found) for name in ("rounds", "rows", "steps")}
-    bound = min(search.bound for search, _ in found)
+    bound = found[0][0].bound if len(found) == 1 else math.inf  # that of several targets holds only within a reach
     timings = {stage: sum(search.timings[stage] for search, _ in found) for stage in STAGES}
     result = epsilon, best.witness, label, target, best.reached, seconds, status
     return Robustness(*result, bound=bound, timings=timings, **totals)
@@ -148,6 +148,9 @@ class _TargetSearch:
         self.rounds = self.rows = self.steps = 0
         self.bound = math.inf
         self.timings = dict.fromkeys(STAGES, 0.0)
+        with self._timed("rows"):
+            self._logit_rows = self._contrasts()
+        self.unit = float(np.abs(self._logit_rows[0]).max(initial=0.0)) or 1.0  # so that the scale of logits cancels
         self._given = np.zeros(region.rows, dtype=bool)
 
     def run(self, deadline: float) -> _Outcome:
@@ -168,7 +171,7 @@ class _TargetSearch:
             outcome = self._check(np.clip(solution.x, self.low, self.high))
             if outcome.status == "found":
                 return outcome
-            margin = max(10 * margin, TOLERANCE)
+            margin = max(10 * margin, TOLERANCE * self.unit)
             self._label_rows(program, margin)
         return outcome
 
@@ -210,12 +213,16 @@ class _TargetSearch:
     def _bounded(self) -> bool:
         return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
 
-    def _label_rows(self, program: Any, margin: float) -> None:
-        with self._timed("rows"):
-            matrix, shift = self.region.logit_rows()
+    def _contrasts(self) -> tuple[np.ndarray, np.ndarray]:
+        """f_target − f_j for every other label j: (labels, n) and (labels,)."""
+        matrix, shift = self.region.logit_rows()
         others = np.arange(len(matrix)) != self.target
+        return matrix[self.target] - matrix[others], shift[self.target] - shift[others]
+
+    def _label_rows(self, program: Any, margin: float) -> None:
+        matrix, shift = self._logit_rows
         with self._timed("model"):
-            program.add_rows(matrix[self.target] - matrix[others], margin - (shift[self.target] - shift[others]))
+            program.add_rows(matrix / self.unit, (margin - shift) / self.unit)
 
     def _give(self, program: Any, index: np.ndarray) -> None:
         with self._timed("rows"):
@@ -235,7 +242,7 @@ class _TargetSearch:
         """Run the network on x: a witness has the target as its label, or ties with it at margin 0."""
         witness = x.reshape(self.region.seed.shape)
         logits = logits_of(self.model64, witness)
-        tied = self.settings.margin == 0 and logits[self.target] >= logits.max() - TOLERANCE
+        tied = self.settings.margin == 0 and logits[self.target] >= logits.max() - TOLERANCE * self.unit
         reached = self.target if tied else ranked(logits)[0]
         if reached != self.target:
             return _Outcome("unverified", self.target)
