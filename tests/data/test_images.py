@@ -51,6 +51,19 @@ def test_mnist_is_the_published_one(split):
         assert (round(mean, 4), round(spread, 4)) == (0.1307, 0.3081)
 
 
+@pytest.mark.parametrize(
+    ("split", "first"), [("train", [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]), ("test", [9, 2, 1, 1, 6, 1, 4, 6, 5, 7])]
+)
+def test_fashion_mnist_is_the_published_one(split, first):
+    clothes = load_images("fashion_mnist", split)
+    assert clothes.labels[:10].tolist() == first
+    assert set(np.bincount(clothes.labels)) == {6000 if split == "train" else 1000}
+    assert clothes.classes[9] == "ankle boot"
+    if split == "train":
+        values = clothes.images / 255
+        assert (round(values.mean(), 4), round(values.std(), 4)) == (0.2860, 0.3530)
+
+
 def test_scaled_pixels_are_float32_from_0_to_1_and_lose_nothing():
     every = Images(np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16), np.zeros(1, np.int64), ("x",))
     values = every.scaled()

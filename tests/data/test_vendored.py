@@ -93,8 +93,9 @@ def test_vendored_files_are_small():
         for path in DATA.rglob("*")
         if path.is_file() and "local" not in path.relative_to(DATA).parts
     )
-    # MNIST is half of it: 11.3 MB packed, all 70,000 digits, so that accuracies are those of the full test set offline
-    assert total < 24 * MEGABYTE
+    # Fashion-MNIST (30.9 MB) and MNIST (11.3 MB) are most of it: complete, so that accuracies are those of the whole
+    # test sets, offline
+    assert total < 56 * MEGABYTE
 
 
 @pytest.mark.parametrize(

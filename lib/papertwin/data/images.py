@@ -1,4 +1,4 @@
-"""Labelled image sets: MNIST from its idx files, CIFAR-10 from the official archive or from a folder of image files.
+"""Labelled image sets: MNIST and Fashion-MNIST from idx files, CIFAR-10 from its archive or a folder of image files.
 
 An idx file is a magic number (two zero bytes, a type code, 8 for unsigned bytes, and the number of dimensions), one
 big-endian 32-bit length a dimension, then the values. CIFAR-10 (A. Krizhevsky: Learning multiple layers of features
@@ -28,7 +28,12 @@ from papertwin.data import registry
 from papertwin.errors import DataError, InputError
 
 # name → names of the classes; a set in the idx format needs a row here and its files in the registry
-IDX_SETS = {"mnist": tuple("0123456789")}
+IDX_SETS = {
+    "mnist": tuple("0123456789"),
+    "fashion_mnist": (
+        "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+    ),
+}  # fmt: skip
 IDX_STEMS = {"train": "train", "test": "t10k"}
 SPLITS = ("train", "test")
 UNSIGNED_BYTE = 8
@@ -97,7 +102,7 @@ def load_images(name: str, split: str) -> Images:
     """Load one split of an image set.
 
     Args:
-        name: mnist, or cifar10, which the user brings (see the README of the repository on optional data).
+        name: mnist, fashion_mnist, or cifar10, which the user brings (see the repository's README on optional data).
         split: train or test.
 
     Returns:
