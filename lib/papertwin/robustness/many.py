@@ -1,21 +1,16 @@
-"""Search many seeds side by side, in processes that live as long as the pool, and go on where a killed run stopped.
+"""Search many seeds side by side, and go on where a killed run stopped.
 
-Every process works with one thread, on one seed at a time; what is found does not depend on their number. With a store,
-each finished seed is written to a file whose name is a hash of everything the result depends on: the algorithm, its
-settings, the network, the seed image, the source of this package and the versions of those that compute for it. A
-search that ran out of time is kept as well; to try it again, delete the folder.
+What is found does not depend on the number of processes (`papertwin.training.pool`). With a store, each finished seed
+is written to a file whose name is a hash of everything the result depends on: the algorithm, its settings, the network,
+the seed image, the source of this package and the versions of those that compute for it. A search that ran out of time
+is kept as well; to try it again, delete the folder.
 """
 
 import hashlib
 import io
 import json
 import math
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from functools import cache
 from importlib import import_module, metadata
@@ -27,12 +22,10 @@ import torch
 from torch import nn
 
 from papertwin import files
-from papertwin.errors import ParameterError, RunError
+from papertwin.errors import ParameterError
 from papertwin.imports import closure, modules
-from papertwin.robustness.inputs import check_count
 from papertwin.robustness.outcome import Adversarial, Robustness
-from papertwin.training.device import set_threads, thread_count
-from papertwin.training.loop import single_thread
+from papertwin.training.pool import Pool
 
 # algorithm → module, function, type of its result
 METHODS = {
@@ -40,37 +33,16 @@ METHODS = {
     "lbfgs": ("papertwin.robustness.lbfgs", "lbfgs_adversarial", Adversarial),
 }
 PACKAGES = ("highspy", "numpy", "pulp", "scipy", "torch")  # whose versions may change what is found
-WATCH = 1.0  # seconds between two looks of a process at the one that started it
 KEPT = 4  # networks that a process remembers
-ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 Progress = Callable[[str, float], None]
 
 
-class SeedPool:
+class SeedPool(Pool):
     """Processes that search; use it in a `with` block, or close it.
 
     >>> with SeedPool(2) as pool:                                             # doctest: +SKIP
     ...     found = pool.search(model, images, "lp", settings={"margin": 1e-6})
     """
-
-    def __init__(self, processes: int | None = None):
-        """Prepare `processes` of them, one a core when None; 1 searches in this process. They start at first use."""
-        self.processes = thread_count() if processes is None else check_count("processes", processes)
-        self._executor: Any = None
-
-    def __enter__(self) -> "SeedPool":
-        """Nothing starts before the first search."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the processes."""
-        self.close()
-
-    def close(self) -> None:
-        """End the processes; what has not been finished is dropped."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, kill_workers=True)
-            self._executor = None
 
     def search(
         self,
@@ -107,67 +79,20 @@ class SeedPool:
         places = [_place(store, method, settings, network, seed) for seed in seeds]
         found: list[Any] = [_read(place, method) for place in places]
         left = [index for index, outcome in enumerate(found) if outcome is None]
-        for index, outcome in self._run(method, settings, network, seeds, left):
-            found[index] = outcome
-            _write(places[index], outcome)
+        tasks = [(method, settings, network, seeds[index]) for index in left]
+        for number, outcome in self.completed(_search, tasks):
+            found[left[number]] = outcome
+            _write(places[left[number]], outcome)
             if progress is not None:
                 known = sum(each is not None for each in found)
                 progress(f"{method}: point {known} of {len(found)}", known / len(found))
         return found
 
-    def _run(
-        self, method: str, settings: dict[str, Any], network: bytes, seeds: np.ndarray, left: list[int]
-    ) -> Iterator[tuple[int, Any]]:
-        """Yield (index, result) as they are done."""
-        if self.processes == 1 or len(left) < 2:
-            for index in left:
-                yield index, _search(method, settings, network, seeds[index])
-            return
-        if self._executor is None:
-            from loky import ProcessPoolExecutor
-
-            self._executor = ProcessPoolExecutor(
-                self.processes, initializer=_begin, initargs=(os.getpid(),), env=ONE_THREAD
-            )
-        try:
-            waiting = {self._executor.submit(_search, method, settings, network, seeds[i]): i for i in left}
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
-        except BrokenProcessPool as error:
-            self._executor = None
-            raise RunError(
-                f"A process that searched ended early, often for lack of memory. Use fewer processes (now "
-                f"{self.processes}); with a store, finished points are kept."
-            ) from error
-        except BaseException:  # refused, or interrupted: what has been handed out is of no use any more
-            self.close()
-            raise
-
-
-def _begin(parent: int) -> None:
-    """First thing in a process: one thread, and an eye on the process that waits for the results."""
-    set_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """End this process once the one that started it is gone, killed for instance: nothing else would."""
-    import psutil
-
-    try:
-        process = psutil.Process(parent)
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(WATCH)
-    except psutil.NoSuchProcess:
-        pass
-    os._exit(1)
-
 
 def _search(method: str, settings: dict[str, Any], network: bytes, seed: np.ndarray) -> Any:
-    """Body of a process: one seed, with one thread."""
+    """Body of a process: one seed."""
     module, name, _ = METHODS[method]
-    with single_thread():
-        return getattr(import_module(module), name)(_unpacked(network), seed, **settings)
+    return getattr(import_module(module), name)(_unpacked(network), seed, **settings)
 
 
 def _packed(model: nn.Module) -> bytes:

@@ -1,0 +1,56 @@
+"""Work spread over processes: same results in the same order, one thread each, errors that come through."""
+
+import os
+
+import pytest
+import torch
+
+from papertwin.errors import InputError, ParameterError, RunError
+from papertwin.training.pool import Pool
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def pool(request):
+    with Pool(request.param) as each:
+        yield each
+
+
+def test_results_come_in_the_order_of_the_tasks_and_progress_ends_with_all(pool):
+    def slow_first(index):
+        return sum(range(10**6 if index == 0 else 10)) * 0 + index**2
+
+    seen = []
+    found = pool.map(slow_first, [(index,) for index in range(7)], progress=lambda *done: seen.append(done))
+    assert found == [index**2 for index in range(7)]
+    assert seen == [(done, 7) for done in range(1, 8)]
+    assert pool.map(slow_first, []) == []
+
+
+def test_every_task_has_one_thread_and_several_processes_share_the_work(pool):
+    before = torch.get_num_threads()
+    found = pool.map(lambda index: (torch.get_num_threads(), os.getpid()), [(index,) for index in range(8)])
+    assert {threads for threads, _ in found} == {1}
+    assert (os.getpid() in {number for _, number in found}) == (pool.processes == 1)
+    assert torch.get_num_threads() == before
+
+
+def test_a_refusal_comes_through_and_the_pool_goes_on(pool):
+    def refuse(index):
+        if index == 2:
+            raise InputError("not this one")
+        return index
+
+    with pytest.raises(InputError, match="not this one"):
+        pool.map(refuse, [(index,) for index in range(4)])
+    assert pool.map(refuse, [(5,), (6,)]) == [5, 6]
+
+
+def test_a_dead_process_is_an_error_that_says_what_to_do():
+    with Pool(2) as pool, pytest.raises(RunError, match=r"Use fewer processes \(now 2\)"):
+        pool.map(lambda index: os._exit(9), [(0,), (1,)])
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "two"])
+def test_a_number_that_is_no_count_is_refused(wrong):
+    with pytest.raises(ParameterError, match="processes"):
+        Pool(wrong)
