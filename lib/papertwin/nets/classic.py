@@ -1,25 +1,31 @@
-"""Networks of the robustness papers: a multilayer perceptron, LeNet for MNIST, Network in Network for CIFAR-10.
+"""Networks of plain layers: a multilayer perceptron, LeNet for MNIST, Network in Network for CIFAR-10, AlexNet.
 
 - LeNet as in the MNIST example of Caffe (after Y. LeCun et al.: Gradient-based learning applied to document
   recognition. 1998): no padding, and no ReLU after the convolutions.
-- Network in Network: M. Lin, Q. Chen, S. Yan, arXiv 1312.4400 (2013), with the widths of its CIFAR-10 model.
+- Network in Network: M. Lin, Q. Chen, S. Yan, arXiv 1312.4400 (2013), with the widths of its CIFAR-10 model; other
+  forms of it are in `papertwin.nets.nin_family`.
+- AlexNet: A. Krizhevsky, I. Sutskever, G. Hinton: ImageNet classification with deep convolutional neural networks.
+  NIPS 2012, in one column, with filter groups as in arXiv 1605.06489.
 
 All are `torch.nn.Sequential` of torch's own layers, take images in [0, 1] of shape (B, C, H, W), the perceptron any
 shape (B, …) with `sizes[0]` values an image, and give logits (B, classes).
 
-Deviations: weights start at torch's defaults, those of Network in Network at Kaiming's normal distribution with zero
-biases (with torch's defaults the signal shrinks to nothing over its nine layers); the papers' own draws differ.
+Deviations: weights of the perceptron and LeNet start at torch's defaults, those of Network in Network at Kaiming's
+normal distribution with zero biases (with torch's defaults the signal shrinks to nothing over its nine layers); the
+papers' own draws differ. AlexNet has no local response normalisation.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
 
-import numpy as np
-import torch
 from torch import nn
 
 from papertwin.errors import InputError
+from papertwin.nets.initial import seeded
+from papertwin.nets.layers import Named, activated, chain, classifier, convolution
+from papertwin.nets.nin_family import cifar_nin
+from papertwin.nets.sizes import convolved, pooled, scaled, whole
 
 Pool = Literal["max", "average"]
 POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
@@ -48,7 +54,7 @@ def mlp(sizes: Sequence[int] = (784, 100, 50, 10), *, seed: int) -> nn.Sequentia
                 yield nn.ReLU()
             yield nn.Linear(fan_in, fan_out)
 
-    return _seeded(layers, seed)
+    return _drawn(layers, seed)
 
 
 def lenet(pool: Pool = "max", *, seed: int) -> nn.Sequential:
@@ -72,12 +78,13 @@ def lenet(pool: Pool = "max", *, seed: int) -> nn.Sequential:
         yield from (nn.Conv2d(20, 50, 5), POOLS[pool](2))
         yield from (nn.Flatten(), nn.Linear(50 * 4 * 4, 500), nn.ReLU(), nn.Linear(500, 10))
 
-    return _seeded(layers, seed)
+    return _drawn(layers, seed)
 
 
 def nin(classes: int = 10, *, seed: int) -> nn.Sequential:
     """Build Network in Network for CIFAR-10: three blocks of a convolution and two 1×1 ones, ReLU after each.
 
+    This is `cifar_nin` with dropout, weights drawn by their fan-in, and layers that have numbers instead of names.
     Pooling windows are 3×3 with stride 2 and end at the border (`ceil_mode`), so maps have 32, 16 and 8 pixels a
     side. After the last ReLU each class has its own map, whose mean is the logit.
 
@@ -91,34 +98,57 @@ def nin(classes: int = 10, *, seed: int) -> nn.Sequential:
     Raises:
         InputError: `classes` is no whole number above 0.
     """
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-        raise InputError(f"classes must be a whole number above 0, got {classes!r}.")
-
-    def layers() -> Iterable[nn.Module]:
-        yield from _block(3, (192, 160, 96), 5)
-        yield from (nn.MaxPool2d(3, 2, ceil_mode=True), nn.Dropout(0.5))
-        yield from _block(96, (192, 192, 192), 5)
-        yield from (nn.AvgPool2d(3, 2, ceil_mode=True), nn.Dropout(0.5))
-        yield from _block(192, (192, 192, classes), 3)
-        yield from (nn.AvgPool2d(8), nn.Flatten())
-
-    return _seeded(layers, seed)
+    *layers, _mean, _flat = cifar_nin(classes, dropout=0.5, fan="in", last_relu=True, seed=seed)
+    return nn.Sequential(*layers, nn.AvgPool2d(8), nn.Flatten())
 
 
-def _block(channels: int, widths: Sequence[int], kernel: int) -> Iterable[nn.Module]:
-    """Yield a convolution and 1×1 convolutions that keep the size of the maps, with ReLU after each."""
-    for width in widths:
-        convolution = nn.Conv2d(channels, width, kernel, padding=kernel // 2)
-        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-        nn.init.zeros_(convolution.bias)
-        yield from (convolution, nn.ReLU())
-        channels, kernel = width, 1
+def alexnet(
+    classes: int = 1000,
+    *,
+    groups: int = 1,
+    width: float = 1.0,
+    in_channels: int = 3,
+    side: int = 227,
+    dropout: float = 0.0,
+    seed: int,
+) -> nn.Sequential:
+    """Build AlexNet in one column, with filter groups in its second, fourth and fifth convolution.
+
+    Args:
+        classes: number of classes.
+        groups: filter groups of conv2, conv4 and conv5; the first AlexNet had 2.
+        width: factor of every number of filters and units except the classes.
+        in_channels: channels of an image.
+        side: pixels of an image, at least 43; the maps have 55, 27, 13 and 6 for 227.
+        dropout: probability, after fc6 and fc7; the paper's 0.5.
+        seed: of the weights.
+
+    Returns:
+        (B, in_channels, side, side) → (B, classes) logits; 62,378,344 parameters by default.
+
+    Raises:
+        InputError: groups do not divide the filters, images are too small, or another argument is out of range.
+    """
+    steps = [("conv1", 96, 11, 1), ("conv2", 256, 5, groups), ("conv3", 384, 3, 1)]
+    steps += [("conv4", 384, 3, groups), ("conv5", 256, 3, groups)]
+
+    def layers() -> Iterator[Named]:
+        channels, left = in_channels, convolved(whole("side", side), 11, 4)
+        for name, filters, kernel, parts in steps:
+            options = {"stride": 4, "padding": 0} if name == "conv1" else {"groups": parts}
+            yield from activated(name, convolution(channels, scaled(filters, width), kernel, **options))
+            channels = scaled(filters, width)
+            if name in ("conv1", "conv2", "conv5"):
+                yield f"pool{name[-1]}", nn.MaxPool2d(3, 2, ceil_mode=True)
+                left = pooled(left)
+        yield "flat", nn.Flatten()
+        yield from classifier(channels * left**2, scaled(4096, width), classes, dropout)
+
+    with seeded(seed):
+        return chain(layers())
 
 
-def _seeded(layers: Callable[[], Iterable[nn.Module]], seed: int) -> nn.Sequential:
+def _drawn(layers: Callable[[], Iterable[nn.Module]], seed: int) -> nn.Sequential:
     """Build a network whose weights depend on the seed alone; torch's own generator is left as it was."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
-        raise InputError(f"seed must be a whole number from 0 to 4294967295, got {seed!r}.")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(seed))
+    with seeded(seed):
         return nn.Sequential(*layers())
