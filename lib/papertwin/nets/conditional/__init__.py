@@ -1,0 +1,26 @@
+"""Conditional networks: what lies between decision trees and convolutional networks.
+
+    >>> from papertwin.nets.conditional import PerceptronTree, Routed, Router
+
+- Explicit routing: `Router`, `Routed`. A last layer turned into a tree: `activation_correlation`, `cluster_classes`,
+  `PerceptronTree`, `fit_tree`.
+- An ensemble whose second route is taken where it pays: `fit_correctness`, `sweep`.
+- The search for an architecture of filter groups: `GroupSpace`, `bayesian_search`.
+- The other end of the continuum: `fit_forest`.
+
+Source: Y. Ioannou et al.: Decision Forests, Convolutional Networks and the Models in-Between, arXiv 1603.01250
+(2016). Names are imported on first use.
+"""
+
+from papertwin.lazy import names_from
+
+# public name → the module that defines it
+_HOMES = {
+    "Conditional": ".selection",
+    "Routed": ".routing",
+    "Router": ".routing",
+    "expected_cost": ".selection",
+    "route_frequencies": ".selection",
+}
+__all__ = sorted(_HOMES)
+__getattr__ = names_from(__name__, _HOMES)
