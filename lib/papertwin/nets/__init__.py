@@ -1,21 +1,40 @@
-"""Networks in plain torch, the recipes by which we train them, and our trained weights.
+"""Networks in plain torch, what they cost, the recipes by which we train them, and our trained weights.
 
-    >>> from papertwin.nets import lenet, mlp, stored
+    >>> from papertwin.nets import lenet, mlp, stored              # take images in [0, 1], no normalisation layer
+    >>> from papertwin.nets import cifar_nin, count                # small or full-size convolutional networks
 
-Every network takes images in [0, 1], has no normalisation layer and gives logits. Names are imported on first use.
+Every network gives logits. Names are imported on first use.
 """
 
 from papertwin.lazy import names_from
 
 # public name → the module that defines it
 _HOMES = {
+    "Composite": ".layers",
+    "Counts": ".counting",
+    "LayerCount": ".counting",
     "Recipe": ".recipes",
+    "alexnet": ".classic",
+    "cifar_nin": ".nin_family",
+    "convolution": ".layers",
+    "count": ".counting",
+    "googlenet": ".inception",
+    "imagenet_nin": ".nin_family",
     "lenet": ".classic",
+    "low_rank_layer": ".vgg_family",
     "mlp": ".classic",
     "nin": ".classic",
+    "nin64": ".nin_family",
+    "nin_c3": ".nin_family",
+    "nin_groups": ".nin_family",
+    "resnet200": ".residual",
+    "resnet50": ".residual",
+    "root_module": ".layers",
+    "separable": ".layers",
     "stored": ".recipes",
     "train": ".recipes",
     "untrained": ".recipes",
+    "vgg": ".vgg_family",
 }
 __all__ = sorted(_HOMES)
 __getattr__ = names_from(__name__, _HOMES)

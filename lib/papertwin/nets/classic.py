@@ -119,7 +119,7 @@ def alexnet(
         groups: filter groups of conv2, conv4 and conv5; the first AlexNet had 2.
         width: factor of every number of filters and units except the classes.
         in_channels: channels of an image.
-        side: pixels of an image, at least 43; the maps have 55, 27, 13 and 6 for 227.
+        side: pixels of an image, at least 39; the maps have 55, 27, 13 and 6 for 227.
         dropout: probability, after fc6 and fc7; the paper's 0.5.
         seed: of the weights.
 

@@ -1,0 +1,135 @@
+"""Parameters and multiply-accumulate operations of a network, layer by layer, by hooks on one forward pass.
+
+The rule of the three papers (arXiv 1603.01250, 1605.06489, 1511.06744), for one image:
+
+- convolution: H·W·d·(c/g)·h·w with the size H×W of its output, + d where it has a bias (once a channel, not a pixel);
+- fully connected: in·out, + out where it has a bias;
+- ReLU, pooling, normalisation, concatenation, dropout: nothing; parameters of batch normalisation are left out.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from typing import Literal
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from papertwin.errors import InputError
+from papertwin.nets.sizes import whole
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """What one layer costs.
+
+    Attributes:
+        name: dotted path of the layer in its network.
+        kind: conv or fc.
+        params: weights and biases; 0 where the layer shares them with one that ran before.
+        macs: multiply-accumulate operations an image.
+        output: shape of its output without the batch, (C, H, W) or (C,).
+    """
+
+    name: str
+    kind: Literal["conv", "fc"]
+    params: int
+    macs: int
+    output: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a network costs.
+
+    Attributes:
+        params: weights and biases, without those of batch normalisation.
+        macs: multiply-accumulate operations an image.
+        layers: convolutions and fully connected layers in the order in which they ran.
+    """
+
+    params: int
+    macs: int
+    layers: tuple[LayerCount, ...]
+
+    def table(self) -> pd.DataFrame:
+        """One row a layer: name, kind, params, macs, output."""
+        return pd.DataFrame([astuple(layer) for layer in self.layers], columns=[f.name for f in fields(LayerCount)])
+
+
+def count(model: nn.Module, input_shape: tuple[int, ...]) -> Counts:
+    """Count a network on the device and in the mode in which it is; afterwards it is as it was.
+
+    Only layers that run are counted: in eval mode those of auxiliary heads are not.
+
+    Args:
+        model: network; on the meta device nothing is computed.
+        input_shape: of an image, (C, H, W).
+
+    Raises:
+        InputError: a layer with parameters is none of those above, or the network does not take such images.
+
+    Example:
+        >>> count(nn.Linear(3, 2), (3,)).macs
+        8
+    """
+    shape = [whole("input_shape", size) for size in input_shape]
+    _check_layers(model)
+    state = next(iter(model.state_dict().values()), torch.zeros(()))
+    device = state.device
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # batch normalisation updates its own
+    images = torch.zeros(2, *shape, dtype=dtype, device=device)  # two: batch normalisation refuses one value a channel
+    spare = [device.index or 0] if device.type == "cuda" else []
+    with _recorded(model) as rows, torch.no_grad(), torch.random.fork_rng(devices=spare):
+        try:
+            functional_call(model, buffers, (images,))
+        except RuntimeError as error:
+            raise InputError(f"{type(model).__name__} does not take images of shape {tuple(shape)}: {error}") from error
+    return Counts(sum(row.params for row in rows), sum(row.macs for row in rows), tuple(rows))
+
+
+def _check_layers(model: nn.Module) -> None:
+    """Check that every layer with parameters of its own can be counted."""
+    for name, layer in model.named_modules():
+        own = [key for key, _ in layer.named_parameters(recurse=False)]
+        if own and not isinstance(layer, nn.Conv2d | nn.Linear | _BatchNorm):
+            raise InputError(
+                f"Layer {name or '(the network itself)'} is a {type(layer).__name__} with parameters {', '.join(own)}: "
+                "only Conv2d, Linear and batch normalisation can be counted. Build it from those."
+            )
+
+
+@contextmanager
+def _recorded(model: nn.Module) -> Iterator[list[LayerCount]]:
+    """Record what each layer costs when it runs."""
+    rows: list[LayerCount] = []
+    seen: set[int] = set()
+
+    def record(name: str, layer: nn.Module, output: torch.Tensor) -> None:
+        new = [tensor for tensor in layer.parameters(recurse=False) if id(tensor) not in seen]
+        seen.update(id(tensor) for tensor in new)
+        params = sum(tensor.numel() for tensor in new)
+        kind = "conv" if isinstance(layer, nn.Conv2d) else "fc"
+        rows.append(LayerCount(name, kind, params, _macs(layer, output), tuple(output.shape[1:])))
+
+    hooks = [
+        layer.register_forward_hook(lambda layer, _, output, name=name: record(name, layer, output))
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    try:
+        yield rows
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _macs(layer: nn.Module, output: torch.Tensor) -> int:
+    """Operations of a layer for one image: a product for each weight at each place, a sum for each bias."""
+    channels = output.shape[1] if isinstance(layer, nn.Conv2d) else output.shape[-1]
+    places = output[0].numel() // channels
+    return places * layer.weight.numel() + (channels if layer.bias is not None else 0)
