@@ -2,6 +2,7 @@
 
     >>> from papertwin.nets import lenet, mlp, stored              # take images in [0, 1], no normalisation layer
     >>> from papertwin.nets import cifar_nin, count                # small or full-size convolutional networks
+    >>> from papertwin.nets import build, published, rebuilt       # those of three papers, by name, and their counts
 
 Every network gives logits. Names are imported on first use.
 """
@@ -13,13 +14,16 @@ _HOMES = {
     "Composite": ".layers",
     "Counts": ".counting",
     "LayerCount": ".counting",
+    "Rebuilt": ".rebuilding",
     "Recipe": ".recipes",
     "alexnet": ".classic",
+    "build": ".catalogue",
     "cifar_nin": ".nin_family",
     "convolution": ".layers",
     "count": ".counting",
     "googlenet": ".inception",
     "imagenet_nin": ".nin_family",
+    "input_shape": ".catalogue",
     "lenet": ".classic",
     "low_rank_layer": ".vgg_family",
     "mlp": ".classic",
@@ -27,6 +31,9 @@ _HOMES = {
     "nin64": ".nin_family",
     "nin_c3": ".nin_family",
     "nin_groups": ".nin_family",
+    "published": ".literature",
+    "rebuilt": ".rebuilding",
+    "rebuilt_table": ".rebuilding",
     "resnet200": ".residual",
     "resnet50": ".residual",
     "root_module": ".layers",
