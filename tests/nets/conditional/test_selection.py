@@ -128,9 +128,11 @@ def test_frequencies_are_measured_where_the_network_is(device):
 def test_modes_come_back_one_by_one_also_after_an_error():
     net = nn.Sequential(nn.Dropout(), nn.Dropout()).train()
     net[1].eval()
-    with pytest.raises(KeyError), evaluating(net):
+    with evaluating(net):
         assert not any(module.training for module in net.modules())
-        raise KeyError
+    assert [module.training for module in net.modules()] == [True, True, False]
+    with pytest.raises(ZeroDivisionError), evaluating(net):
+        _ = 1 / 0
     assert [module.training for module in net.modules()] == [True, True, False]
 
 

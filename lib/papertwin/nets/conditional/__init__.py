@@ -16,9 +16,16 @@ from papertwin.lazy import names_from
 
 # public name → the module that defines it
 _HOMES = {
+    "ActivationCorrelation": ".correlation",
+    "BlockOrder": ".clusters",
+    "BlockStructure": ".clusters",
     "Conditional": ".selection",
     "Routed": ".routing",
     "Router": ".routing",
+    "activation_correlation": ".correlation",
+    "block_order": ".clusters",
+    "block_structure": ".clusters",
+    "cluster_classes": ".clusters",
     "expected_cost": ".selection",
     "route_frequencies": ".selection",
 }
