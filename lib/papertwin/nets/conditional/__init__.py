@@ -20,6 +20,7 @@ _HOMES = {
     "BlockOrder": ".clusters",
     "BlockStructure": ".clusters",
     "Conditional": ".selection",
+    "PerceptronTree": ".trees",
     "Routed": ".routing",
     "Router": ".routing",
     "activation_correlation": ".correlation",
@@ -27,6 +28,7 @@ _HOMES = {
     "block_structure": ".clusters",
     "cluster_classes": ".clusters",
     "expected_cost": ".selection",
+    "fit_tree": ".trees",
     "route_frequencies": ".selection",
 }
 __all__ = sorted(_HOMES)
