@@ -106,8 +106,8 @@ def fit(
     return losses
 
 
-def predict(model: nn.Module, images: Any, batch: int = 1000, threads: int | None = 1) -> np.ndarray:
-    """Return the label with the largest logit for each image, the first of equal ones.
+def scores(model: nn.Module, images: Any, batch: int = 1000, threads: int | None = 1) -> np.ndarray:
+    """Return a network's outputs for each image, without gradients.
 
     Args:
         model: images → (B, classes) logits; used in eval mode, on the device it is on, and left as it was.
@@ -116,7 +116,7 @@ def predict(model: nn.Module, images: Any, batch: int = 1000, threads: int | Non
         threads: of torch on the CPU; None leaves them as they are.
 
     Returns:
-        (n,) int64.
+        (n, …) in the network's own type, one row an image.
 
     Raises:
         InputError: images cannot be used.
@@ -124,7 +124,15 @@ def predict(model: nn.Module, images: Any, batch: int = 1000, threads: int | Non
     with _restored(model), torch_threads(threads), torch.inference_mode(), _repeatable():
         model.eval()
         chunks = _as_images(model, images).split(batch)
-        return np.concatenate([model(chunk).argmax(dim=1).cpu().numpy() for chunk in chunks])
+        return np.concatenate([model(chunk).cpu().numpy() for chunk in chunks])
+
+
+def predict(model: nn.Module, images: Any, batch: int = 1000, threads: int | None = 1) -> np.ndarray:
+    """Return the label with the largest logit for each image, the first of equal ones: (n,) int64.
+
+    Arguments and errors as in `scores`.
+    """
+    return scores(model, images, batch, threads).argmax(axis=1)
 
 
 def accuracy(model: nn.Module, images: Any, labels: Any, batch: int = 1000) -> float:

@@ -1,0 +1,262 @@
+"""Experiments on conditional networks (arXiv 1603.01250): what lies between decision trees and convolutional networks.
+
+Methods live in `papertwin.nets` and `papertwin.nets.conditional`; here is what is done with them: which data, which
+networks, which comparisons. Full-size networks are rebuilt and counted; those that are trained are small, on small
+images. Deviations from the paper: data (Fashion-MNIST for ImageNet and CIFAR-10 at quick; for the perceptron the union
+of MNIST and Fashion-MNIST in four rotations, 80 classes), batch normalisation in the small VGG and in the searched
+networks, a few epochs of gradient descent with a cosine schedule, random vectors instead of the Bayesian search at
+quick, a fifth pool less in the small VGG so that a map is left for global pooling.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from papertwin.errors import ParameterError
+from papertwin.nets import count, nin64, rebuilt_table, vgg
+from papertwin.nets.conditional import (
+    EnsembleCurve,
+    FilterSpace,
+    GroupSpace,
+    bayesian_search,
+    correct_answers,
+    fit_correctness,
+    oversampled_probabilities,
+    pareto_front,
+    sweep,
+)
+from papertwin.nets.literature import published
+from papertwin.training.loop import scores
+from papertwin.training.pool import Pool
+from papertwin.training.trials import SetSizes, Trial, draw_sets, train_trial
+
+CARD = "conditional-networks"
+SETTINGS = {"rate": 0.05, "batch": 64, "weight_decay": 5e-4}  # of every training, with momentum and a cosine schedule
+VGG_GROUPS = (1, 1, 2, 4, 8)  # filter groups of the stages of the conditional VGG
+VGG_POOLS = (1, 3)  # stages of the small VGG after which a pool stands, besides the last
+GROUP_LIMITS = (16, 8, 8, 8, 16, 16, 16, 16)  # most groups of conv2 … conv9 in the search
+SHIFT = 1  # pixels by which views are shifted
+PENALTY = 100.0  # of the router that predicts correctness
+WAY = 0.36  # share of the way in cost at which C5b is judged
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters of the notebook; names, types and defaults as in its parameters cell."""
+
+    dataset: str = "fashion_mnist"
+    side: int = 14
+    train_images: int = 3000
+    check_images: int = 1000
+    test_images: int = 2000
+    union_images: int = 12000
+    epochs: int = 3
+    seeds: int = 3
+    candidates: int = 6
+    search: str = "random"
+    width: float = 0.25
+    vgg_width: float = 0.125
+    views: int = 10
+    repeats: int = 15
+    processes: int = 0
+    profile: str = "quick"
+    device: str = "auto"
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what no experiment can use."""
+        least = {
+            "side": 8,
+            "train_images": 100,
+            "check_images": 50,
+            "test_images": 50,
+            "union_images": 800,
+            "epochs": 1,
+        }
+        least |= {"seeds": 2, "candidates": 2, "views": 2, "repeats": 3, "processes": 0}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise ParameterError(f"{name} is {getattr(self, name)}; it must be at least {smallest}.")
+        for name, known in (("dataset", ("fashion_mnist", "mnist", "cifar10")), ("search", ("random", "bayesian"))):
+            if getattr(self, name) not in known:
+                raise ParameterError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}.")
+
+    @property
+    def sizes(self) -> SetSizes:
+        """Of the image sets that the small networks are trained on."""
+        return SetSizes(self.dataset, self.side, self.train_images, self.check_images, self.test_images)
+
+    @property
+    def every_seed(self) -> range:
+        """Seeds of the repetitions."""
+        return range(self.seed, self.seed + self.seeds)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of every training."""
+        return {**SETTINGS, "epochs": self.epochs, "device": self.device}
+
+
+def open_pool(params: Params) -> Pool:
+    """Processes for the trainings: as many as asked for, 0 for one a core; one where an accelerator trains."""
+    return Pool(params.processes or None if params.device in ("auto", "cpu") else 1)
+
+
+def train_all(builders: dict[str, partial], params: Params, pool: Pool) -> list[Trial]:
+    """Train every network from every seed."""
+    tasks = [(name, build, seed) for name, build in builders.items() for seed in params.every_seed]
+    return pool.map(partial(train_trial, sizes=params.sizes, **params.settings), tasks)
+
+
+def costs(trial: Trial, params: Params) -> tuple[int, int]:
+    """Multiply-accumulates of an image, and bytes of the model at four a parameter."""
+    counts = count(trial.model, draw_sets(params.sizes, trial.seed).shape)
+    return counts.macs, 4 * counts.params
+
+
+# ---- full-size networks ----------------------------------------------------------------------------------------------
+
+
+def counts_table() -> pd.DataFrame:
+    """Table 1: every network of the report, published and rebuilt counts, published errors in per cent."""
+    printed = published(CARD).set_index("network")
+    table = rebuilt_table(CARD).set_index("network")
+    table = table[["published_macs", "macs", "published_params", "params", "exact", "explanation"]]
+    table["top-5 error"] = 100 * (1 - printed["top5_acc"])
+    table["error"] = 100 * (1 - printed["accuracy"])
+    return table
+
+
+def imagenet(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ImageNet networks, with the stride of their first layer: what figure 4a draws."""
+    rows = table[~table.index.str.startswith("CIFAR")].copy()
+    stride = rows.index.str.extract(r"stride(\d)", expand=False)
+    return rows.assign(stride=stride.astype(int), name=rows.index.str.replace(r" stride\d|\*", "", regex=True))
+
+
+# ---- small VGG and the ensemble --------------------------------------------------------------------------------------
+
+
+def small_vggs(params: Params) -> dict[str, partial]:
+    """The three networks of figure 4b, after those of the paper."""
+    plain = partial(vgg, width=params.vgg_width, side=params.side, pools=VGG_POOLS, norm=True)
+    pooled = partial(plain, global_pool=True)
+    return {"plain": plain, "GMP": pooled, "conditional": partial(pooled, groups=VGG_GROUPS, last_stage=1024)}
+
+
+def small_table(trials: list[Trial], params: Params) -> pd.DataFrame:
+    """One row a network and seed: cost and errors in per cent."""
+    rows = [
+        {
+            "network": each.name,
+            "seed": each.seed,
+            **dict(zip(("MACs", "bytes"), costs(each, params))),
+            "validation error": 100 * each.check_error,
+            "test error": 100 * each.test_error,
+        }
+        for each in trials
+    ]
+    return pd.DataFrame(rows)
+
+
+def ensemble(trial: Trial, params: Params) -> EnsembleCurve:
+    """Route 1 is one view, route 2 all views; the router learns on validation images, the curve is that of test images.
+
+    The router sees the inputs of the network's last layer.
+    """
+    sets = draw_sets(params.sizes, trial.seed)
+    features, right = [], []
+    for images, labels in (sets.check, sets.test):
+        once = scores(trial.model, images)
+        often = oversampled_probabilities(trial.model, images, params.views, shift=SHIFT)
+        right.append(np.stack([correct_answers(given, labels) for given in (once, often)], axis=1))
+        features.append(scores(trial.model[:-1], images))
+    router = fit_correctness(features[0], right[0], penalty=PENALTY)
+    cost = router.macs / costs(trial, params)[0]
+    return sweep(router.predict(features[1]), right[1], views=params.views, router=cost)
+
+
+def ensembles(trials: list[Trial], params: Params, pool: Pool) -> list[EnsembleCurve]:
+    """The curve of every seed of the plain small VGG."""
+    return pool.map(ensemble, [(each, params) for each in trials if each.name == "plain"])
+
+
+def share_of_fall(curve: EnsembleCurve, way: float = WAY) -> float:
+    """Share of the fall in error, from route 1 to route 2, reached at a share of the way in cost; else NaN."""
+    (low, first), (high, second) = curve.ends
+    if second >= first:
+        return np.nan
+    return float((first - np.interp(low + way * (high - low), curve.cost, curve.error)) / (first - second))
+
+
+# ---- the search ------------------------------------------------------------------------------------------------------
+
+
+def search_spaces(width: float) -> tuple[GroupSpace, FilterSpace]:
+    """Group exponents of conv2 … conv9 of NiN-64, and halvings of the filters of conv1 … conv9."""
+    filters = [layer.output[0] for layer in count(nin64(width=width, seed=0), (3, 32, 32)).layers][:-1]
+    return GroupSpace(list(pairwise(filters)), largest=GROUP_LIMITS), FilterSpace(filters)
+
+
+def searched(params: Params, pool: Pool) -> list[Trial]:
+    """Train NiN-64, its variants with filter groups and those with fewer filters, each from every seed.
+
+    With `search` bayesian the group vectors are those that the Bayesian search tries on the first seed (it maximises
+    validation accuracy per byte, as the paper did); with random they are drawn, as those of fewer filters are.
+    """
+    space, fewer = search_spaces(params.width)
+    base = partial(nin64, width=params.width, norm=True)
+    whole = (0,) * len(space.allowed)
+    if params.search == "bayesian":
+        tried = bayesian_search(space, partial(_value, space, base, params), params.candidates, params.seed)
+        vectors = [trial.exponents for trial in tried if trial.exponents != whole]
+    else:
+        vectors = space.sample(params.candidates, params.seed, without=[whole])
+    divided = fewer.sample(params.candidates, params.seed, without=[(0,) * len(fewer.allowed)])
+    builders = {"NiN-64": base}
+    builders |= {f"groups {_text(space.groups(each))}": partial(base, groups=space.groups(each)) for each in vectors}
+    parts = [tuple(2**e for e in each) for each in divided]
+    builders |= {f"filters {_text(each)}": partial(base, divisors=each) for each in parts}
+    return train_all(builders, params, pool)
+
+
+def _value(space: GroupSpace, base: partial, params: Params, vector: Sequence[int]) -> float:
+    """Validation accuracy per byte: what the search maximises."""
+    build = partial(base, groups=space.groups(vector))
+    trial = train_trial("", build, params.seed, params.sizes, **params.settings)
+    return (1 - trial.check_error) / costs(trial, params)[1]
+
+
+def _text(numbers: Sequence[int]) -> str:
+    return "/".join(str(number) for number in numbers)
+
+
+def search_table(trials: list[Trial], params: Params) -> pd.DataFrame:
+    """Table 3: a row a network and seed; `search` is groups, filters, or NiN-64, where both begin."""
+    table = small_table(trials, params)
+    table.insert(1, "search", table["network"].str.split().str[0])
+    return table.sort_values(["search", "MACs", "network", "seed"], ignore_index=True)
+
+
+def price_of_shrinking(table: pd.DataFrame) -> np.ndarray:
+    """By how many points networks with fewer filters are worse than grouped ones at equal cost, per seed, (seeds,).
+
+    The grouped networks on the front of (MACs, validation error), NiN-64 among them, give a line, linear in log MACs.
+    Networks with fewer filters whose MACs lie within that line's count, on average. NaN for a seed without any.
+    """
+    return np.array([_price(of) for _, of in table.groupby("seed")])
+
+
+def _price(table: pd.DataFrame) -> float:
+    grouped = table[table["search"] != "filters"]
+    front = grouped[pareto_front(grouped[["MACs", "validation error"]])].sort_values("MACs")
+    fewer = table[(table["search"] == "filters") & table["MACs"].between(front["MACs"].min(), front["MACs"].max())]
+    if fewer.empty or len(front) < 2:
+        return np.nan
+    line = np.interp(np.log(fewer["MACs"]), np.log(front["MACs"]), front["test error"])
+    return float((fewer["test error"] - line).mean())
