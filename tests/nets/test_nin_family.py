@@ -70,6 +70,13 @@ def test_nothing_follows_the_last_convolution_unless_asked_for():
     assert "Dropout" not in kinds
 
 
+def test_the_last_convolution_starts_with_logits_near_one():
+    last = nets.cifar_nin(100, seed=0).conv3c.weight.detach()
+    assert last.std().item() == pytest.approx((1 / 192) ** 0.5, rel=0.03)
+    under_relu = nets.cifar_nin(100, last_relu=True, seed=0).conv3c.weight.detach()
+    assert under_relu.std().item() == pytest.approx((2 / 100) ** 0.5, rel=0.03)
+
+
 def test_divisors_reduce_filters():
     filters = [
         layer.out_channels
