@@ -74,6 +74,13 @@ def test_only_positive_correlation_if_asked_for():
     assert cluster_classes(correlation, 2, positive=True).tolist() == [0, 1, 0, 1]
 
 
+def test_negative_correlation_neither_links_nor_parts_if_only_positive_counts():
+    """Classes 0 and 1 share a feature, and so do 2 and 3; that others oppose them does not matter."""
+    shared, opposed = [[0.6, 0.6, 0, 0], [0, 0, 0.6, 0.6]], [[0.9, -0.9, 0, 0], [0, 0, 0.9, -0.9]]
+    weak = [[0.2, 0, 0.2, 0], [0, 0.2, 0, 0.2]]
+    assert cluster_classes(np.array([*shared, *opposed, *weak]), 2, positive=True).tolist() == [0, 0, 1, 1]
+
+
 def test_one_cluster_and_one_for_each():
     correlation, _ = planted([3, 2], 0)
     assert cluster_classes(correlation, 1).tolist() == [0] * 5

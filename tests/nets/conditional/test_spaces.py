@@ -40,6 +40,13 @@ def test_samples_are_different_legal_and_new(space, seed, data):
         space.sample(space.size - len(without) + 1, seed, without)
 
 
+def test_few_of_many_are_different_too():
+    space = ExponentSpace([range(6)] * 3)
+    without = space.sample(10, 0)
+    for seed in range(20):
+        assert len({*without, *space.sample(44, seed, without)}) == 54  # a quarter, drawn one by one
+
+
 def test_samples_are_uniform_in_both_ways_of_drawing():
     small = ExponentSpace([(0, 1, 2), (0, 3)])
     large = ExponentSpace([(0, 1, 2), (0, 3), range(30)])

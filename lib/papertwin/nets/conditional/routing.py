@@ -16,6 +16,7 @@ from torch import nn
 from papertwin.errors import InputError
 from papertwin.nets.conditional.inputs import is_whole
 from papertwin.nets.conditional.selection import Conditional, keep_largest, rows_by_route
+from papertwin.nets.initial import seeded
 
 
 class Router(nn.Module):
@@ -127,11 +128,8 @@ class Routed(Conditional):
 
 
 def _linear(features: int, routes: int, bias: bool, seed: int | None) -> nn.Linear:
-    """Return a linear layer that depends on the seed alone; torch's own generator is left as it was."""
-    if seed is not None and not is_whole(seed, 0, 2**32 - 1):
-        raise InputError(f"seed must be a whole number from 0 to 4294967295, or None, got {seed!r}.")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(seed or 0))
+    """Return a linear layer that depends on the seed alone, of zeros where it is None."""
+    with seeded(0 if seed is None else seed):
         linear = nn.Linear(features, routes, bias=bias)
     if seed is None:
         for parameter in linear.parameters():
