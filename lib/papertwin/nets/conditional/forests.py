@@ -70,21 +70,23 @@ def fit_forest(
     if x.shape[1] != test_x.shape[1]:
         raise InputError(f"Test images must have {x.shape[1]} features, as those of training, got {test_x.shape[1]}.")
     if trees == 1:
-        estimator: Estimator = DecisionTreeClassifier(max_depth=depth, random_state=seed)
-    else:
-        estimator = RandomForestClassifier(trees, max_depth=depth, random_state=seed)
-    estimator.fit(x, y)
-    grown = [estimator] if trees == 1 else estimator.estimators_
-    lengths = sum(comparisons(tree, test_x) for tree in grown)
-    return Forest(
-        accuracy=float((estimator.predict(test_x) == test_y).mean()),
-        comparisons=float(lengths.mean()),
-        path=float(lengths.mean() / trees),
-        nodes=sum(tree.tree_.node_count for tree in grown),
-        estimator=estimator,
-    )
+        return _measured(DecisionTreeClassifier(max_depth=depth, random_state=seed).fit(x, y), test_x, test_y)
+    return _measured(RandomForestClassifier(trees, max_depth=depth, random_state=seed).fit(x, y), test_x, test_y)
 
 
 def comparisons(tree: DecisionTreeClassifier, features: np.ndarray) -> np.ndarray:
     """Comparisons of each image on its way to a leaf of one tree: (n, features) → (n,) int64."""
     return np.asarray(tree.decision_path(features).sum(axis=1)).ravel().astype(np.int64) - 1
+
+
+def _measured(estimator: Estimator, features: np.ndarray, labels: np.ndarray) -> Forest:
+    """Ask a fitted tree or forest for the test images."""
+    grown = getattr(estimator, "estimators_", [estimator])
+    lengths = sum(comparisons(tree, features) for tree in grown)
+    return Forest(
+        accuracy=float((estimator.predict(features) == labels).mean()),
+        comparisons=float(lengths.mean()),
+        path=float(lengths.mean() / len(grown)),
+        nodes=sum(tree.tree_.node_count for tree in grown),
+        estimator=estimator,
+    )
