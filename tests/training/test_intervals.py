@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from papertwin.training.intervals import bootstrap, grouped_mean_interval, mean_interval, paired_difference, wilson
+from papertwin.training.intervals import (
+    bootstrap,
+    grouped_mean_interval,
+    mean_interval,
+    paired_difference,
+    t_interval,
+    wilson,
+)
 
 
 def test_wilson_by_its_formula():
@@ -38,6 +45,12 @@ def test_paired_difference_covers_at_about_the_promised_rate():
     truth = 0.3 - (0.2 + 0.8 * 0.05)
     intervals = [paired_difference(*pair) for pair in zip(first, second)]
     assert 0.92 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.99
+
+
+def test_the_t_interval_agrees_with_scipy():
+    values = np.random.default_rng(3).normal(size=5)
+    theirs = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert t_interval(values) == pytest.approx((theirs.low, theirs.high))
 
 
 def test_the_bootstrap_of_a_mean_agrees_with_scipy():

@@ -52,7 +52,7 @@ class Perceptron:
     """The perceptron experiment of one seed.
 
     Attributes:
-        correlation: (features, classes) Λ12 on the training images.
+        correlation: (features, classes) Λ12 of the inputs and outputs of the dense layer on the training images.
         clusters: routes → (classes,) cluster of each class.
         classes: their names.
         dense: operations, validation and test error in per cent of the dense layer.
@@ -118,7 +118,7 @@ def perceptron(seed: int, params: Params) -> Perceptron:
     fit(model, *sets.train, seed=seed, **params.settings)
     last, parts = model[-1], (sets.train, sets.check, sets.test)
     given = [(scores(model[:-1], images), labels) for images, labels in parts]
-    correlation = activation_correlation(*given[0], count=len(sets.classes))
+    correlation = activation_correlation(given[0][0], scores(last, given[0][0]))
     clusters = {routes: cluster_classes(correlation, routes, seed) for routes in ROUTES}
     settings = params.settings | {"rate": SLOWER * params.settings["rate"], "seed": seed}
     rows = []
@@ -265,7 +265,7 @@ def _trees(sets: Sets, seed: int, params: Params) -> list[Model]:
     fit(model, *sets.train, seed=seed, **params.settings)
     below, last = model[:-1], model[-1]
     features = scores(below, sets.train[0])
-    clusters = cluster_classes(activation_correlation(features, sets.train[1]), SHOWN, seed)
+    clusters = cluster_classes(activation_correlation(features, scores(last, features)), SHOWN, seed)
     tree = PerceptronTree.from_linear(last, clusters)
     settings = params.settings | {"rate": SLOWER * params.settings["rate"], "seed": seed}
     fit_tree(tree, features, sets.train[1], router_epochs=params.epochs, **settings)

@@ -1,0 +1,99 @@
+"""What was measured for each claim on conditional networks; the rules stand in `conditional_networks.toml`.
+
+Part of `papertwin.papers.conditional_networks`, whose trials and tables come in here.
+"""
+
+import numpy as np
+import pandas as pd
+
+from papertwin.claims import Measured
+from papertwin.nets.conditional import EnsembleCurve
+from papertwin.papers.conditional_networks import WAY, price_of_shrinking, share_of_fall
+from papertwin.papers.conditional_networks_routes import SHOWN, Perceptron, cheap_tree
+from papertwin.training.intervals import t_interval
+
+LEAST = 3  # seeds
+FILE_SLACK = 4096  # bytes of a model file that are no weights
+FILES = {"CIFAR NiN": 3_869_859, "CIFAR NiN-64": 5_060_805, "CIFAR optimal conditional": 503_099}
+AT_SCALE = Measured(None, note="needs ImageNet, which is not here and takes weeks to train on")
+
+
+def _exact(table: pd.DataFrame, names: list[str]) -> bool:
+    return bool(table.loc[names, "exact"].all())
+
+
+def pooling_saves(table: pd.DataFrame) -> Measured:
+    """C1a: exact parameters of both networks, and the share removed."""
+    names = ["VGG11 stride1", "*VGG-11 GMP stride1"]
+    plain, pooled = table.loc[names, "params"]
+    share = 1 - pooled / plain
+    return Measured(_exact(table, names) and 0.72 <= share <= 0.76, note=f"{share:.1%} of the parameters removed")
+
+
+def conditional_saves(table: pd.DataFrame) -> Measured:
+    """C2a: exact counts of both networks, and both ratios."""
+    names = ["VGG11 stride1", "Cond. Network stride1"]
+    ratios = [table.loc[names[1], column] / table.loc[names[0], column] for column in ("macs", "params")]
+    good = _exact(table, names) and round(ratios[0], 2) in (0.45, 0.46) and round(ratios[1], 2) == 0.21
+    return Measured(good, note=f"{ratios[0]:.4f} of the multiply-accumulates, {ratios[1]:.4f} of the parameters")
+
+
+def cifar_counts(table: pd.DataFrame) -> Measured:
+    """C4a: exact multiply-accumulates of the three networks, and files of four bytes a parameter."""
+    gaps = [size - 4 * table.loc[name, "params"] for name, size in FILES.items()]
+    good = _exact(table, list(FILES)) and all(0 <= gap <= FILE_SLACK for gap in gaps)
+    return Measured(good, note=f"files are {', '.join(map(str, gaps))} bytes larger than their weights")
+
+
+def over_seeds(values: np.ndarray, note: str) -> Measured:
+    """A mean over seeds with its t-interval; not judged with fewer than three, or where nothing was measured."""
+    kept = np.asarray(values, dtype=float)
+    kept = kept[~np.isnan(kept)]
+    each = ", ".join(f"{value:+.2f}" for value in kept)
+    if len(kept) < LEAST:
+        return Measured(None, note=f"{len(kept)} seeds measured, {LEAST} are needed; {note}; {each}".rstrip("; "))
+    return Measured(kept.mean(), t_interval(kept), f"{note}; per seed {each}")
+
+
+def paired(table: pd.DataFrame, first: str, second: str) -> np.ndarray:
+    """Test error of one network minus that of another, points, seed by seed."""
+    errors = table.pivot(index="seed", columns="network", values="test error")
+    return (errors[first] - errors[second]).to_numpy()
+
+
+def pooling_helps(table: pd.DataFrame) -> Measured:
+    """C1c: accuracy with global max pooling minus without, points."""
+    return over_seeds(paired(table, "plain", "GMP"), "accuracy, points")
+
+
+def conditional_loses_little(table: pd.DataFrame) -> Measured:
+    """C2c: error of the conditional network minus that of the plain one, points."""
+    return over_seeds(paired(table, "conditional", "plain"), "error, points")
+
+
+def cheap_last_layer(found: list[Perceptron], times: float) -> Measured:
+    """C3b, C3c: points lost by the best tree that is so many times as cheap."""
+    lost = [cheap_tree(each, times) for each in found]
+    chosen = [f"{row.routes:.0f}/{row.evaluated:.0f}" for loss, row in lost if not np.isnan(loss)]
+    if not chosen:
+        least = min(each.trees["MACs"].min() / each.dense[0] for each in found)
+        return Measured(None, note=f"no tree is {times:g} times as cheap; the cheapest has {least:.0%} of the cost")
+    return over_seeds(np.array([loss for loss, _ in lost]), f"points; routes and evaluated {', '.join(chosen)}")
+
+
+def shrinking_is_worse(table: pd.DataFrame) -> Measured:
+    """C4c: points by which fewer filters are worse than groups at equal cost."""
+    return over_seeds(price_of_shrinking(table), "points")
+
+
+def below_the_chord(curves: list[EnsembleCurve]) -> Measured:
+    """C5b: share of the fall reached at 0.36 of the way in cost."""
+    ends = ", ".join(f"{100 * curve.ends[0][1]:.1f} → {100 * curve.ends[1][1]:.1f} %" for curve in curves)
+    return over_seeds(np.array([share_of_fall(curve, WAY) for curve in curves]), f"errors of the routes {ends}")
+
+
+def routing_saves_time(table: pd.DataFrame) -> Measured:
+    """C6: time with one route over time with all."""
+    times = table.set_index("name")["microseconds"]
+    one, every = times[f"routed, 1 of {SHOWN}"], times[f"routed, {SHOWN} of {SHOWN}"]
+    return Measured(one / every, note=f"{one:.0f} and {every:.0f} µs an image")
