@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from papertwin.claims import Measured
-from papertwin.nets.conditional import EnsembleCurve
-from papertwin.papers.conditional_networks import WAY, price_of_shrinking, share_of_fall
+from papertwin.papers.conditional_networks import Ensemble, price_of_shrinking
 from papertwin.papers.conditional_networks_routes import SHOWN, Perceptron, cheap_tree
 from papertwin.training.intervals import t_interval
 
@@ -86,10 +85,11 @@ def shrinking_is_worse(table: pd.DataFrame) -> Measured:
     return over_seeds(price_of_shrinking(table), "points")
 
 
-def below_the_chord(curves: list[EnsembleCurve]) -> Measured:
+def below_the_chord(found: list[Ensemble]) -> Measured:
     """C5b: share of the fall reached at 0.36 of the way in cost."""
-    ends = ", ".join(f"{100 * curve.ends[0][1]:.1f} → {100 * curve.ends[1][1]:.1f} %" for curve in curves)
-    return over_seeds(np.array([share_of_fall(curve, WAY) for curve in curves]), f"errors of the routes {ends}")
+    ends = ", ".join("{:.1f} → {:.1f} %".format(*(100 * error for _, error in each.curve.ends)) for each in found)
+    spent = ", ".join(f"{each.chosen[0]:.2f}" for each in found)
+    return over_seeds(np.array([each.share_of_fall for each in found]), f"errors of the routes {ends}; costs {spent}")
 
 
 def routing_saves_time(table: pd.DataFrame) -> Measured:
