@@ -58,7 +58,7 @@ class Params:
     union_images: int = 12000
     epochs: int = 3
     seeds: int = 3
-    candidates: int = 6
+    candidates: int = 5
     search: str = "random"
     width: float = 0.25
     vgg_width: float = 0.125
@@ -185,7 +185,7 @@ class Ensemble:
 
 
 def ensemble(trial: Trial, params: Params) -> Ensemble:
-    """Route 1 is one view, route 2 all views; the router learns on validation images and sees the last layer's inputs."""
+    """Route 1: one view, route 2: all; the router learns on validation images and sees the inputs of the last layer."""
     sets = draw_sets(params.sizes, trial.seed)
     features, right = [], []
     for images, labels in (sets.check, sets.test):
