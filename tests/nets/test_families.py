@@ -24,6 +24,7 @@ FAMILIES = {
     "vgg-c": (nets.vgg, 28, {"configuration": "C", "global_pool": True}),
     "vgg-e": (nets.vgg, 14, {"configuration": "E", "global_pool": True, "norm": True}),
     "vgg conditional": (nets.vgg, 14, {"groups": (1, 1, 2, 4, 8), "global_pool": True, "last_stage": 1024}),
+    "vgg two pools": (nets.vgg, 14, {"pools": (1, 3), "side": 14, "norm": True}),
     "vgg stride 2": (nets.vgg, 28, {"stride": 2, "side": 28, "scheme": "lr"}),
     "vgg separable": (nets.vgg, 14, {"scheme": "separable", "global_pool": True}),
     **{f"vgg {scheme}": (nets.vgg, 14, {"scheme": scheme, "global_pool": True}) for scheme in PARTS},
@@ -108,6 +109,10 @@ def test_signals_neither_die_nor_explode(name):
         (lambda: nets.vgg(seed=0, configuration="F"), "configuration must be one of A, B"),
         (lambda: nets.vgg(seed=0, scheme="low"), "scheme must be one of full"),
         (lambda: nets.vgg(seed=0, groups=(1, 2)), "groups must be 5"),
+        *[
+            (lambda pools=pools: nets.vgg(seed=0, pools=pools), "pools must be")
+            for pools in ((0, 1), (1, 5), (3, 1), (1, 1), (1.0,), "13", 2)
+        ],
         (lambda: nets.vgg(seed=0, groups=(1, 1, 2, 2, 2), scheme="lr"), "must be left out"),
         (lambda: nets.vgg(seed=0, configuration="C", scheme="lr"), "must be left out"),
         (lambda: nets.vgg(seed=0, stride=0), "stride must be"),

@@ -76,6 +76,32 @@ def test_global_pooling_takes_images_of_any_size():
     assert kinds.count("AdaptiveMaxPool2d") == 1
 
 
+def test_pools_stand_where_they_are_asked_for():
+    standard = count(on_meta(), (3, 224, 224))
+    assert count(on_meta(pools=(1, 2, 3, 4)), (3, 224, 224)) == standard
+    assert (standard.params, standard.macs) == (132_863_336, 7_609_101_992)
+    for pools in ((), (2,), (1, 3), [1, 4], (1, 2, 3, 4)):
+        for global_pool in (True, False):
+            names = [name for name, _ in on_meta(side=32, pools=pools, global_pool=global_pool).named_children()]
+            before = {name: names[at - 2] for at, name in enumerate(names) if name.startswith("pool")}
+            assert list(before) == [f"pool{stage}" for stage in (*pools, 5)]
+            assert all(layer.split("-")[0] == name.replace("pool", "conv") for name, layer in before.items())
+
+
+def test_fewer_pools_leave_a_small_image_maps_to_take_the_maximum_of():
+    def counted(**options):
+        return count(on_meta(side=14, in_channels=1, width=1 / 8, **options), (1, 14, 14))
+
+    def last(counts):
+        return {row.name: row for row in counts.layers}["conv5-2"].output
+
+    assert last(counted()) == (64, 1, 1)
+    plain, pooled = counted(pools=(1, 3)), counted(pools=(1, 3), global_pool=True)
+    assert last(plain) == last(pooled) == (64, 4, 4)
+    assert plain.params - pooled.params == 512 * 64 * (2 * 2 - 1)  # fc6 sees the 2×2 maps of the fifth pool, or one
+    assert counted().params == counted(global_pool=True).params
+
+
 def test_the_table_that_doubles_every_layer_is_another_network():
     doubled = count(on_meta(scheme="lr-2x", global_pool=True), (3, 224, 224))
     assert (doubled.params, doubled.macs) == (37_371_368, 9_947_887_976)

@@ -7,7 +7,8 @@
 
 Five stages of convolutions of n filters; a 2×2 pool after each of the first four; then a fifth pool and three fully
 connected layers, or the maximum of each map and the same layers. ReLU after each layer (after the second of a separable
-pair, after the join of a composite layer). Pools end at the border, which matters for small images only (ours).
+pair, after the join of a composite layer). Ours, for small images only: pools end at the border, and some of the first
+four may be left out, as otherwise a map of one pixel is all that is left to take the maximum of.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +52,7 @@ def vgg(
     global_pool: bool = False,
     stride: int = 1,
     groups: Sequence[int] = (1, 1, 1, 1, 1),
+    pools: Sequence[int] = (1, 2, 3, 4),
     last_stage: int = 512,
     hidden: int = 4096,
     width: float = 1.0,
@@ -71,6 +73,7 @@ def vgg(
         global_pool: the maximum of each map instead of the fifth pool.
         stride: of the first layer.
         groups: filter groups of the stages; only with scheme "full".
+        pools: stages, from 1 to 4 and ascending, after which a 2×2 pool stands, besides the one at the end.
         last_stage: filters of the layers of stage 5.
         hidden: units of fc6 and fc7.
         width: factor of every number of filters and units except the classes.
@@ -87,7 +90,7 @@ def vgg(
         InputError: unknown configuration or scheme, filters that cannot be shared out, or another argument is out of
             range.
     """
-    build = _scheme(configuration, scheme, groups)
+    build, places = _scheme(configuration, scheme, groups), _pools(pools)
     counts = [scaled(filters, width) for filters in (*FILTERS[:4], whole("last_stage", last_stage))]
 
     def layers() -> Iterator[Named]:
@@ -98,7 +101,7 @@ def vgg(
                 first = stride if (place, step) == (0, 1) else 1
                 layer, channels = build(channels, counts[place], kernel, first, place)
                 yield from activated(name, layer, norm=channels if norm else None)
-            if place < 4 or not global_pool:
+            if place + 1 in places or (place == 4 and not global_pool):
                 yield f"pool{place + 1}", nn.MaxPool2d(2, 2, ceil_mode=True)
                 left = pooled(left, 2)
         if global_pool:
@@ -131,6 +134,15 @@ def _scheme(configuration: str, scheme: str, groups: Sequence[int]) -> Callable[
         return composite, composite.filters
 
     return layer
+
+
+def _pools(pools: Sequence[int]) -> tuple[int, ...]:
+    """Check the stages after which a pool stands."""
+    known = isinstance(pools, Sequence) and not isinstance(pools, str)
+    places = tuple(whole("pools", place) for place in pools) if known else ()
+    if not known or places != tuple(sorted(set(places) & {1, 2, 3, 4})):
+        raise InputError(f"pools must be stages from 1 to 4, ascending and each once, got {pools!r}.")
+    return places
 
 
 def low_rank_layer(channels: int, filters: int, scheme: Scheme, *, stride: int = 1) -> Composite:
