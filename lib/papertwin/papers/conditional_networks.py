@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from papertwin.errors import ParameterError
 from papertwin.nets import count, nin64, rebuilt_table, vgg
@@ -28,11 +29,12 @@ from papertwin.nets.conditional import (
     correct_answers,
     fit_correctness,
     oversampled_probabilities,
+    oversampled_views,
     pareto_front,
     sweep,
 )
 from papertwin.nets.literature import published
-from papertwin.training.loop import scores
+from papertwin.training.loop import fit, scores
 from papertwin.training.pool import Pool
 from papertwin.training.trials import SetSizes, Trial, draw_sets, train_trial
 
@@ -184,25 +186,38 @@ class Ensemble:
         return (first - self.chosen[1]) / (first - second) if second < first else np.nan
 
 
-def ensemble(trial: Trial, params: Params) -> Ensemble:
-    """Route 1: one view, route 2: all; the router learns on validation images and sees the inputs of the last layer."""
-    sets = draw_sets(params.sizes, trial.seed)
+def ensemble(seed: int, params: Params) -> Ensemble:
+    """Route 1: one view, route 2: all; the router learns on validation images and sees the inputs of the last layer.
+
+    The network is the plain small VGG, trained on each image and on a random view of it: the paper trained with crops and
+    mirror images, without which a network is no better at many views than at one.
+    """
+    sets = draw_sets(params.sizes, seed)
+    model = small_vggs(params)["plain"](len(sets.classes), in_channels=sets.shape[0], seed=seed)
+    images, labels = sets.train
+    both = np.concatenate([images, random_views(images, params.views, seed)])
+    fit(model, both, np.concatenate([labels, labels]), seed=seed, **params.settings)
+    model.eval().cpu()
     features, right = [], []
     for images, labels in (sets.check, sets.test):
-        once = scores(trial.model, images)
-        often = oversampled_probabilities(trial.model, images, params.views, shift=SHIFT)
+        once = scores(model, images)
+        often = oversampled_probabilities(model, images, params.views, shift=SHIFT)
         right.append(np.stack([correct_answers(given, labels) for given in (once, often)], axis=1))
-        features.append(scores(trial.model[:-1], images))
+        features.append(scores(model[:-1], images))
     router = fit_correctness(features[0], right[0], penalty=PENALTY)
     check, test = (router.predict(each) for each in features)
-    cost = {"views": params.views, "router": router.macs / costs(trial, params)[0]}
+    cost = {"views": params.views, "router": router.macs / count(model, sets.shape).macs}
     threshold = sweep(check, right[0], **cost).threshold_within(1 + WAY * (params.views - 1))
     return Ensemble(sweep(test, right[1], **cost), at_threshold(test, right[1], threshold, **cost))
 
 
-def ensembles(trials: list[Trial], params: Params, pool: Pool) -> list[Ensemble]:
-    """The ensemble of every seed of the plain small VGG."""
-    return pool.map(ensemble, [(each, params) for each in trials if each.name == "plain"])
+def random_views(images: np.ndarray, views: int, seed: int) -> np.ndarray:
+    """One of the views of each image, drawn by the seed: (n, c, h, w) → (n, c, h, w)."""
+    chosen = np.random.default_rng(seed).integers(views, size=len(images))
+    drawn = images.copy()
+    for number, view in enumerate(oversampled_views(torch.from_numpy(images), views, shift=SHIFT)):
+        drawn[chosen == number] = view.numpy()[chosen == number]
+    return drawn
 
 
 # ---- the search ------------------------------------------------------------------------------------------------------
