@@ -44,6 +44,7 @@ VGG_GROUPS = (1, 1, 2, 4, 8)  # filter groups of the stages of the conditional V
 VGG_POOLS = (1, 3)  # stages of the small VGG after which a pool stands, besides the last
 GROUP_LIMITS = (16, 8, 8, 8, 16, 16, 16, 16)  # most groups of conv2 … conv9 in the search
 SHIFT = 1  # pixels by which views are shifted
+COPIES = 4  # random views of each training image of the ensemble
 PENALTY = 100.0  # of the router that predicts correctness
 WAY = 0.36  # share of the way in cost at which C5b is judged
 
@@ -189,14 +190,14 @@ class Ensemble:
 def ensemble(seed: int, params: Params) -> Ensemble:
     """Route 1: one view, route 2: all; the router learns on validation images and sees the inputs of the last layer.
 
-    The network is the plain small VGG, trained on each image and on a random view of it: the paper trained with crops and
-    mirror images, without which a network is no better at many views than at one.
+    The network is the plain small VGG, trained on random views of each image: the paper trained with crops and mirror
+    images, without which a network is no better at many views than at one (as a pilot showed).
     """
     sets = draw_sets(params.sizes, seed)
     model = small_vggs(params)["plain"](len(sets.classes), in_channels=sets.shape[0], seed=seed)
     images, labels = sets.train
-    both = np.concatenate([images, random_views(images, params.views, seed)])
-    fit(model, both, np.concatenate([labels, labels]), seed=seed, **params.settings)
+    views = np.concatenate([random_views(images, params.views, [seed, k]) for k in range(COPIES)])
+    fit(model, views, np.tile(labels, COPIES), seed=seed, **params.settings)
     model.eval().cpu()
     features, right = [], []
     for images, labels in (sets.check, sets.test):
@@ -211,8 +212,8 @@ def ensemble(seed: int, params: Params) -> Ensemble:
     return Ensemble(sweep(test, right[1], **cost), at_threshold(test, right[1], threshold, **cost))
 
 
-def random_views(images: np.ndarray, views: int, seed: int) -> np.ndarray:
-    """One of the views of each image, drawn by the seed: (n, c, h, w) → (n, c, h, w)."""
+def random_views(images: np.ndarray, views: int, seed: Sequence[int]) -> np.ndarray:
+    """One of the views of each image, drawn by a seed of several numbers: (n, c, h, w) → (n, c, h, w)."""
     chosen = np.random.default_rng(seed).integers(views, size=len(images))
     drawn = images.copy()
     for number, view in enumerate(oversampled_views(torch.from_numpy(images), views, shift=SHIFT)):
