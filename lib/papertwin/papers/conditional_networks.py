@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from papertwin.errors import ParameterError
-from papertwin.nets import count, nin64, rebuilt_table, vgg
+from papertwin.nets import cifar_nin, count, nin64, rebuilt_table, vgg
 from papertwin.nets.conditional import (
     EnsembleCurve,
     FilterSpace,
@@ -43,6 +43,7 @@ SETTINGS = {"rate": 0.05, "batch": 64, "weight_decay": 5e-4}  # of every trainin
 VGG_GROUPS = (1, 1, 2, 4, 8)  # filter groups of the stages of the conditional VGG
 VGG_POOLS = (1, 3)  # stages of the small VGG after which a pool stands, besides the last
 GROUP_LIMITS = (16, 8, 8, 8, 16, 16, 16, 16)  # most groups of conv2 … conv9 in the search
+OPTIMUM = (32, 8, 32, 32, 8, 1, 32, 1)  # published groups of conv2 … conv9
 SHIFT = 1  # pixels by which views are shifted
 COPIES = 4  # random views of each training image of the ensemble
 PENALTY = 100.0  # of the router that predicts correctness
@@ -61,12 +62,12 @@ class Params:
     union_images: int = 12000
     epochs: int = 3
     seeds: int = 3
-    candidates: int = 5
+    candidates: int = 4
     search: str = "random"
     width: float = 0.25
     vgg_width: float = 0.125
     views: int = 10
-    repeats: int = 15
+    repeats: int = 41
     processes: int = 0
     profile: str = "quick"
     device: str = "auto"
@@ -249,6 +250,16 @@ def searched(params: Params, pool: Pool) -> list[Trial]:
     builders |= {f"groups {_text(space.groups(each))}": partial(base, groups=space.groups(each)) for each in vectors}
     parts = [tuple(2**e for e in each) for each in divided]
     builders |= {f"filters {_text(each)}": partial(base, divisors=each) for each in parts}
+    return train_all(builders, params, pool)
+
+
+def cifar_networks(params: Params, pool: Pool) -> list[Trial]:
+    """The three networks of claim C4b at full size; nothing unless CIFAR-10 is trained on at its own size."""
+    if (params.dataset, params.side) != ("cifar10", 32):
+        return []
+    options = {"norm": True, "dropout": 0.5}
+    builders = {"CIFAR NiN": partial(cifar_nin, **options), "CIFAR NiN-64": partial(nin64, **options)}
+    builders["CIFAR optimal conditional"] = partial(nin64, groups=OPTIMUM, **options)
     return train_all(builders, params, pool)
 
 

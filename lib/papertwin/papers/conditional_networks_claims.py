@@ -10,11 +10,13 @@ from papertwin.claims import Measured
 from papertwin.papers.conditional_networks import Ensemble, price_of_shrinking
 from papertwin.papers.conditional_networks_routes import SHOWN, Perceptron, cheap_tree
 from papertwin.training.intervals import t_interval
+from papertwin.training.trials import Trial
 
 LEAST = 3  # seeds
 FILE_SLACK = 4096  # bytes of a model file that are no weights
 FILES = {"CIFAR NiN": 3_869_859, "CIFAR NiN-64": 5_060_805, "CIFAR optimal conditional": 503_099}
 AT_SCALE = Measured(None, note="needs ImageNet, which is not here and takes weeks to train on")
+CIFAR = Measured(None, note="needs CIFAR-10 at its own size: profile paper, with your copy of the data")
 
 
 def _exact(table: pd.DataFrame, names: list[str]) -> bool:
@@ -42,6 +44,15 @@ def cifar_counts(table: pd.DataFrame) -> Measured:
     gaps = [size - 4 * table.loc[name, "params"] for name, size in FILES.items()]
     good = _exact(table, list(FILES)) and all(0 <= gap <= FILE_SLACK for gap in gaps)
     return Measured(good, note=f"files are {', '.join(map(str, gaps))} bytes larger than their weights")
+
+
+def cifar_errors(trials: list[Trial], table: pd.DataFrame) -> Measured:
+    """C4b: the largest distance of three mean test errors from the published ones, points."""
+    if not trials:
+        return CIFAR
+    means = pd.DataFrame([(each.name, 100 * each.test_error) for each in trials]).groupby(0)[1].mean()
+    gaps = (means - table.loc[means.index, "error"]).abs()
+    return Measured(gaps.max(), note="; ".join(f"{name} {value:.2f} %" for name, value in means.items()))
 
 
 def over_seeds(values: np.ndarray, note: str) -> Measured:
