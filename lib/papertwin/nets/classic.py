@@ -76,10 +76,11 @@ def lenet(pool: Pool = "max", *, seed: int) -> nn.Sequential:
 
 
 def nin(classes: int = 10, *, seed: int) -> nn.Sequential:
-    """Build Network in Network for CIFAR-10: three blocks of a convolution and two 1×1 ones, ReLU after each.
+    """Build Network in Network for CIFAR-10: three blocks of a convolution and two 1×1 ones, with ReLU in between.
 
     Pooling windows are 3×3 with stride 2 and end at the border (`ceil_mode`), so maps have 32, 16 and 8 pixels a
-    side. After the last ReLU each class has its own map, whose mean is the logit.
+    side. Each class has its own map, whose mean is the logit. No ReLU there (ours): with one, all logits can become
+    zero early in training and stay so.
 
     Args:
         classes: number of classes.
@@ -99,7 +100,7 @@ def nin(classes: int = 10, *, seed: int) -> nn.Sequential:
         yield from (nn.MaxPool2d(3, 2, ceil_mode=True), nn.Dropout(0.5))
         yield from _block(96, (192, 192, 192), 5)
         yield from (nn.AvgPool2d(3, 2, ceil_mode=True), nn.Dropout(0.5))
-        yield from _block(192, (192, 192, classes), 3)
+        yield from list(_block(192, (192, 192, classes), 3))[:-1]
         yield from (nn.AvgPool2d(8), nn.Flatten())
 
     return _seeded(layers, seed)
