@@ -177,6 +177,31 @@ def test_the_seed_is_inside_and_the_network_is_itself_there(kind, device):
     assert (region.rows == 0) == (kind == "linear")
 
 
+@pytest.mark.parametrize("kind", NETS)
+def test_the_norms_of_rows_are_estimated_to_a_factor(kind, device):
+    model, x = network(kind, 4, device), inputs(kind, 4, 1, device)[0]
+    region, state = LinearRegion(model, x), torch.get_rng_state()
+    exact = np.linalg.norm(region.constraint_rows(np.arange(region.rows))[0], axis=1)
+    norms = region.row_norms.cpu().numpy()
+    assert norms.shape == (region.rows,)
+    assert torch.equal(torch.get_rng_state(), state)
+    solid = exact > 1e-9
+    assert solid.any() == (kind != "linear")
+    assert ((norms > exact / 2) & (norms < 2 * exact))[solid].all()
+    assert (norms > 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-7, 1.0, 1e7])
+def test_rows_of_rounding_have_the_norm_of_their_layer_and_rows_of_nothing_that_of_one(scale):
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2)).double()
+    first = scale * torch.tensor([[3.0, 4.0, 0.0], [1e-16, -1e-16, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    model[0].weight.data, model[0].bias.data = first, -1e3 * scale * torch.ones(3, dtype=torch.float64)
+    norms = LinearRegion(frozen(model), torch.full((3,), 0.5, dtype=torch.float64)).row_norms
+    assert norms[0] == pytest.approx(5 * scale, rel=0.5)
+    assert norms[1:3].tolist() == pytest.approx([1e-9 * float(norms[0])] * 2)
+    assert norms[3:].tolist() == [1, 1]
+
+
 @settings(max_examples=60, deadline=None)
 @given(kind=st.sampled_from([kind for kind in NETS if kind != "linear"]), seed=st.integers(0, 10**6))
 def test_inside_exactly_where_every_unit_and_window_does_the_same(kind, seed):

@@ -5,7 +5,8 @@
                    f_l(x') − f_j(x') ≥ margin for all j ≠ l  (the label becomes l)
 
 Bastani et al. 2016 (arXiv 1605.07262). The region's rows are added lazily: solve without them, add the rows that the
-optimum breaks, repeat until it breaks none; the optimum never decreases and ends at that of the full program. Where the
+optimum breaks, repeat until it breaks none; the optimum never decreases and ends at that of the full program. Rows are
+scaled to norm 1, so that the same function with its hidden layers scaled otherwise gives the same program. Where the
 first optimum breaks many rows we first try to prove that the region does not hold the label at all
 (`papertwin.robustness.certificate`), which takes no solver.
 """
@@ -29,7 +30,7 @@ from papertwin.robustness.program import Solution, open_program
 from papertwin.robustness.region import LinearRegion
 from papertwin.training.loop import single_thread
 
-TOLERANCE = 1e-6  # a row counts as broken beyond this; a tie as a tie within it, in units of the label rows' scale
+TOLERANCE = 1e-6  # a row of norm 1 counts as broken beyond this; a tie as one within it, in units of the label rows'
 ROWS_PER_ROUND = 150  # the most broken ones; more at once cost more in the solver than they save in rounds
 MANY = 300  # broken rows from which a proof of infeasibility is tried first
 STAGES = ("rows", "model", "solve", "proof")  # of `Robustness.timings`
@@ -149,7 +150,7 @@ class _TargetSearch:
         self.bound = math.inf
         self.timings = dict.fromkeys(STAGES, 0.0)
         with self._timed("rows"):
-            self._logit_rows = self._contrasts()
+            self._logit_rows, self._norms = self._contrasts(), region.row_norms.cpu().numpy()
         self.unit = float(np.abs(self._logit_rows[0]).max(initial=0.0)) or 1.0  # so that the scale of logits cancels
         self._given = np.zeros(region.rows, dtype=bool)
 
@@ -227,15 +228,17 @@ class _TargetSearch:
     def _give(self, program: Any, index: np.ndarray) -> None:
         with self._timed("rows"):
             matrix, constant = self.region.constraint_rows(index)
+            norms = np.maximum(np.linalg.norm(matrix, axis=1), self._norms[index] / 2)  # an estimate, but never of dust
+            matrix /= norms[:, None]
         with self._timed("model"):
-            program.add_rows(matrix, -constant)
+            program.add_rows(matrix, -constant / norms)
         self._given[index] = True
         self.rows += len(index)
 
     def _broken(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the rows not yet given that x breaks, and the slack of every row."""
+        """Numbers of the rows not yet given that x breaks, and the slack of every row in units of its norm."""
         place = self.region.seed
-        slack = self.region.slack(torch.from_numpy(x).to(place).view(1, *place.shape))[0][0].cpu().numpy()
+        slack = self.region.slack(torch.from_numpy(x).to(place).view(1, *place.shape))[0][0].cpu().numpy() / self._norms
         return np.flatnonzero((slack < -TOLERANCE) & ~self._given), slack
 
     def _check(self, x: np.ndarray) -> _Outcome:

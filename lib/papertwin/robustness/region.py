@@ -9,6 +9,8 @@ Source: Bastani et al. 2016 (arXiv 1605.07262), the convex restriction; that row
 ours.
 """
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 from papertwin.robustness.layers import hold
 
 CHUNK = 1024  # rows that travel back through the network at once
+PROBES = 32  # random signs from which row norms are estimated
+DUST = 1e-9  # a row with a smaller share of its layer's largest norm is rounding, not a direction
 
 
 class LinearRegion:
@@ -66,6 +70,20 @@ class LinearRegion:
                 gradient = gradient + layer.slack_transpose(weights[:, end - layer.slacks : end])
                 end -= layer.slacks
         return gradient
+
+    @cached_property
+    @torch.no_grad()
+    def row_norms(self) -> Tensor:
+        """Estimate of ‖A_i‖ for every row, (rows,), by E (A_i·s)² = ‖A_i‖² for random signs s; one batched pass.
+
+        A row that is nothing but rounding gets `DUST` times the largest norm of its layer, and 1 where all of them are.
+        """
+        draws = torch.randint(0, 2, (PROBES, self.seed.numel()), generator=torch.Generator().manual_seed(0))
+        signs = (draws * 2.0 - 1.0).to(self.seed).view(PROBES, *self.seed.shape)
+        norms = (self.slack(signs)[0] - self._constant).square().mean(0).sqrt()
+        largest = [part.max().expand(len(part)) for part in norms.split(self.sizes) if len(part)]
+        norms = torch.maximum(norms, DUST * torch.cat(largest)) if largest else norms
+        return torch.where(norms > 0, norms, 1.0)
 
     @torch.no_grad()
     def logit_rows(self) -> tuple[np.ndarray, np.ndarray]:
