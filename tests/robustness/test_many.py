@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from papertwin import imports
 from papertwin.errors import ParameterError, RunError
 from papertwin.robustness import many
 from papertwin.robustness.many import SeedPool
@@ -214,15 +215,17 @@ def test_an_entry_of_another_kind_is_no_entry(tmp_path, values):
 
 
 def test_another_code_or_solver_is_searched_anew(tmp_path, counted, monkeypatch):
-    true = many.metadata.version
+    true = imports.metadata.version
     with SeedPool(1) as pool:
         pool.search(network(), SEEDS[:1], "lp", store=tmp_path)
         for package in many.PACKAGES:
-            monkeypatch.setattr(many.metadata, "version", lambda name, new=package: "0" if name == new else true(name))
-            many._source.cache_clear()
+            monkeypatch.setattr(
+                imports.metadata, "version", lambda name, new=package: "0" if name == new else true(name)
+            )
+            imports.digest.cache_clear()
             pool.search(network(), SEEDS[:1], "lp", store=tmp_path)
         monkeypatch.undo()
-        many._source.cache_clear()
+        imports.digest.cache_clear()
     assert len({*tmp_path.rglob("*.npz")}) == 1 + len(many.PACKAGES)
 
 

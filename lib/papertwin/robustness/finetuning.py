@@ -54,6 +54,7 @@ def finetune(
     rate: float,
     epochs: int = 1,
     batch: int = 128,
+    weight_decay: float = 0.0,
     seed: int = 0,
     device: Any = None,
     threads: int | None = 1,
@@ -69,6 +70,7 @@ def finetune(
         rate: learning rate, constant; lower than that of the first training.
         epochs: passes over both sets, shuffled together.
         batch: images a step.
+        weight_decay: L2 penalty on every parameter.
         seed: of the shuffles and of dropout.
         device: where to train; None is where the model is.
         threads: of torch on the CPU; None leaves them as they are.
@@ -91,8 +93,9 @@ def finetune(
         pictures = np.concatenate([pictures, extra.astype(pictures.dtype)])
         wanted = np.concatenate([wanted, truth])
     tuned = copy.deepcopy(model)
-    settings = {"epochs": epochs, "rate": rate, "batch": batch, "seed": seed, "device": device, "threads": threads}
-    fit(tuned, pictures, wanted, schedule="constant", **settings)
+    settings = {"epochs": epochs, "rate": rate, "batch": batch, "weight_decay": weight_decay}
+    settings |= {"seed": seed, "device": device, "threads": threads, "schedule": "constant"}
+    fit(tuned, pictures, wanted, **settings)
     return tuned
 
 
@@ -119,7 +122,7 @@ def rounds(
         count: rounds, T at the end.
         points: seeds, drawn once among the training images, at most n.
         seed: of that draw; round T trains with seed + T.
-        settings: epochs, batch, device and threads of `finetune`.
+        settings: epochs, batch, weight_decay, device and threads of `finetune`.
 
     Yields:
         Each round, T = 1, 2, …; the next one starts from its network.

@@ -3,7 +3,7 @@
 Every process works with one thread, on one seed at a time; what is found does not depend on their number. With a store,
 each finished seed is written to a file whose name is a hash of everything the result depends on: the algorithm, its
 settings, the network, the seed image, the source of this package and the versions of those that compute for it. A
-search that ran out of time is kept as well; to try it again, delete the folder.
+search that ran out of time or failed is not kept: it is tried again.
 """
 
 import hashlib
@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, fields
-from functools import cache
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from papertwin import files
+from papertwin import files, imports
 from papertwin.errors import ParameterError, RunError
-from papertwin.imports import closure, modules
 from papertwin.robustness.inputs import check_count
 from papertwin.robustness.outcome import Adversarial, Robustness
 from papertwin.training.device import set_threads, thread_count
@@ -40,6 +38,7 @@ METHODS = {
     "lbfgs": ("papertwin.robustness.lbfgs", "lbfgs_adversarial", Adversarial),
 }
 PACKAGES = ("highspy", "numpy", "pulp", "scipy", "torch")  # whose versions may change what is found
+ENDED = ("found", "partial", "infeasible", "not found")  # what is stored: searches that came to an end
 WATCH = 1.0  # seconds between two looks of a process at the one that started it
 KEPT = 4  # networks that a process remembers
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
@@ -109,7 +108,8 @@ class SeedPool:
         left = [index for index, outcome in enumerate(found) if outcome is None]
         for index, outcome in self._run(method, settings, network, seeds, left):
             found[index] = outcome
-            _write(places[index], outcome)
+            if outcome.status in ENDED:
+                _write(places[index], outcome)
             if progress is not None:
                 known = sum(each is not None for each in found)
                 progress(f"{method}: point {known} of {len(found)}", known / len(found))
@@ -192,20 +192,11 @@ def _unpacked(network: bytes) -> nn.Module:
     return _networks[key]
 
 
-@cache
-def _source() -> str:
-    """Hash of the source of every module that a search may run, and of the versions of the packages below."""
-    files_of = modules()
-    digest = hashlib.sha256(json.dumps([[name, metadata.version(name)] for name in PACKAGES]).encode())
-    for name in sorted(closure([module for module, *_ in METHODS.values()])):
-        digest.update(name.encode() + files_of[name].read_bytes())
-    return digest.hexdigest()
-
-
 def _place(store: Path | None, method: str, settings: dict[str, Any], network: bytes, seed: np.ndarray) -> Path | None:
     if store is None:
         return None
-    digest = hashlib.sha256(_source().encode())
+    source = imports.digest(tuple(module for module, *_ in METHODS.values()), PACKAGES)
+    digest = hashlib.sha256(source.encode())
     for part in (method, json.dumps(settings, sort_keys=True, default=str), str(seed.shape)):
         digest.update(part.encode() + b"\0")
     digest.update(hashlib.sha256(network).digest() + seed.tobytes())
