@@ -14,6 +14,8 @@ products with A and Aᵀ: one pass forward and one back through the network a st
 to norm 1, by the region's estimate of their norms. This proof is ours; the paper leaves infeasibility to its solver.
 """
 
+import math
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +59,7 @@ def prove_infeasible(
     *,
     margin: float = 0.0,
     steps: int = STEPS,
+    deadline: float = math.inf,
 ) -> Certificate:
     """Search for a proof that no x of the region with low ≤ x ≤ high has `target` as its label by `margin`.
 
@@ -66,6 +69,7 @@ def prove_infeasible(
         low, high: box, in the shape of the seed.
         margin: by how much the target's logit must exceed every other.
         steps: after so many the search gives up, which says nothing about feasibility.
+        deadline: of `time.perf_counter()`; past it the search gives up at the next check, every `CHECK` steps.
     """
     search = _Search(region, target, low, high)
     best, bound, step = search.dual.clone(), np.inf, 0
@@ -75,7 +79,7 @@ def prove_infeasible(
             now = search.bound()
             if now < bound:
                 best, bound = search.dual.clone(), now
-            if bound < margin - ROUNDING:
+            if bound < margin - ROUNDING or not time.perf_counter() < deadline:
                 break
     weights = (best * search.scale)[0].cpu().numpy()
     weights /= weights[region.rows :].sum()

@@ -32,6 +32,7 @@ from papertwin.training.loop import single_thread
 
 TOLERANCE = 1e-6  # a row of norm 1 counts as broken beyond this; a tie as one within it, in units of the label rows'
 ROWS_PER_ROUND = 150  # the most broken ones; more at once cost more in the solver than they save in rounds
+PORTION = 1024  # rows of a full program between two looks at the clock
 MANY = 300  # broken rows from which a proof of infeasibility is tried first
 STAGES = ("rows", "model", "solve", "proof")  # of `Robustness.timings`
 RETRIES = 2  # times the margin is raised tenfold when rounding left the witness on the wrong side
@@ -75,7 +76,8 @@ def pointwise_robustness(
         margin: by how much the target's logit must exceed every other. At 0 a tie counts as adversarial; for images
             1e-6 leaves the witness strictly on the other side.
         proof: with lazy, try to prove infeasibility without the solver where that pays.
-        limit: seconds; beyond it the status is "timeout" and epsilon NaN.
+        limit: seconds; beyond it the status is "timeout" and epsilon NaN. The clock is looked at between the steps of
+            the search, so that it may end a little later.
         threads: of the solver.
         device: of the network passes.
 
@@ -135,6 +137,11 @@ def _combine(found: list, label: int, best: _Outcome | None, seconds: float) -> 
     return Robustness(*result, bound=bound, timings=timings, **totals)
 
 
+def _late(deadline: float) -> bool:
+    """Whether the time is up; NaN is no time at all."""
+    return not time.perf_counter() < deadline
+
+
 class _TargetSearch:
     """The search for one target label in one region."""
 
@@ -149,20 +156,14 @@ class _TargetSearch:
         self.rounds = self.rows = self.steps = 0
         self.bound = math.inf
         self.timings = dict.fromkeys(STAGES, 0.0)
-        with self._timed("rows"):
-            self._logit_rows, self._norms = self._contrasts(), region.row_norms.cpu().numpy()
-        self.unit = float(np.abs(self._logit_rows[0]).max(initial=0.0)) or 1.0  # so that the scale of logits cancels
         self._given = np.zeros(region.rows, dtype=bool)
 
     def run(self, deadline: float) -> _Outcome:
         """Solve, and check the witness with the network; where rounding spoiled it, ask for a larger margin."""
-        solver, threads, margin = self.settings.solver, self.settings.threads, self.settings.margin
-        with self._timed("model"):
-            program = open_program(solver, self.seed, self.low, self.high, self.reach, threads)
-        self._label_rows(program, margin)
-        if not self.settings.lazy:
-            self._give(program, np.arange(self.region.rows))
-        outcome = None
+        margin, outcome = self.settings.margin, None
+        program = self._open(margin, deadline)
+        if program is None:
+            return _Outcome("timeout", self.target)
         for _ in range(RETRIES + 1):
             solution = self._solve(program, margin, deadline)
             if solution.status == "infeasible" and outcome:
@@ -176,14 +177,30 @@ class _TargetSearch:
             self._label_rows(program, margin)
         return outcome
 
+    def _open(self, margin: float, deadline: float) -> Any:
+        """The program with the rows that it gets before it is solved; None where the time is up."""
+        if _late(deadline):
+            return None
+        solver, threads = self.settings.solver, self.settings.threads
+        with self._timed("model"):
+            program = open_program(solver, self.seed, self.low, self.high, self.reach, threads)
+        with self._timed("rows"):
+            self._logit_rows, self._norms = self._contrasts(), self.region.row_norms.cpu().numpy()
+        self.unit = float(np.abs(self._logit_rows[0]).max(initial=0.0)) or 1.0  # so that the scale of logits cancels
+        self._label_rows(program, margin)
+        for first in range(0, 0 if self.settings.lazy else self.region.rows, PORTION):
+            if _late(deadline):
+                return None
+            self._give(program, np.arange(first, min(first + PORTION, self.region.rows)))
+        return program
+
     def _solve(self, program: Any, margin: float, deadline: float) -> Any:
         """Add rows until the optimum keeps them all."""
         while True:
-            left = deadline - time.perf_counter()
-            if not left > 0:
+            if _late(deadline):
                 return Solution("timeout")
             with self._timed("solve"):
-                solution = program.solve(left)
+                solution = program.solve(deadline - time.perf_counter())
             self.rounds += 1
             if solution.status != "optimal":
                 return solution
@@ -192,16 +209,18 @@ class _TargetSearch:
                 return solution
             worst = broken[np.argsort(slack[broken])[:ROWS_PER_ROUND]]
             if self.settings.proof and self.rounds == 1 and len(broken) > MANY and self._bounded():
-                proof = self._prove(margin)
+                proof = self._prove(margin, deadline)
                 if proof.proven:
                     return Solution("infeasible")
+            if _late(deadline):
+                return Solution("timeout")
             self._give(program, np.sort(worst))
 
-    def _prove(self, margin: float) -> Any:
+    def _prove(self, margin: float, deadline: float) -> Any:
         place = self.region.seed
         low, high = (torch.from_numpy(end).to(place).view_as(place) for end in (self.low, self.high))
         with self._timed("proof"):
-            proof = prove_infeasible(self.region, self.target, low, high, margin=margin)
+            proof = prove_infeasible(self.region, self.target, low, high, margin=margin, deadline=deadline)
         self.steps, self.bound = proof.steps, proof.bound
         return proof
 
