@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError
 from papertwin.robustness import certificate
 from papertwin.robustness import pointwise as module
 from papertwin.robustness.certificate import prove_infeasible
@@ -293,19 +293,27 @@ def test_the_network_stays_as_it_is(zoo, device):
         ({"solver": "glpk"}, "glpk"),
         ({"margin": -1e-9}, "margin"),
         ({"margin": math.nan}, "margin"),
+        ({"threads": 0}, "threads"),
+        ({"threads": 1.5}, "threads"),
+        ({"threads": None}, "threads"),
         ({"box": (0.0, 0.5)}, "box"),
         ({"box": (1.0, 0.0)}, "box"),
         ({"device": "abacus"}, "abacus"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(zoo, wrong, message):
-    with pytest.raises(ParameterError, match=message):
+    with pytest.raises(InputError, match=message):
         pointwise_robustness(zoo.network("perceptron", 0), zoo.image("perceptron", 0), **wrong)
 
 
 def test_the_label_of_the_seed_and_a_layer_without_encoding_are_refused(zoo):
     model, x = zoo.network("perceptron", 0), zoo.image("perceptron", 0)
-    with pytest.raises(ParameterError, match="target"):
+    with pytest.raises(InputError, match="target"):
         pointwise_robustness(model, x, target=zoo.label_of(model, x))
-    with pytest.raises(ParameterError, match="Layer 6 is a Sigmoid"):
+    with pytest.raises(InputError, match="Layer 6 is a Sigmoid"):
         pointwise_robustness(model.append(nn.Sigmoid()), x)
+    with pytest.raises(InputError, match=r"does not take an image of shape \(31,\)"):
+        pointwise_robustness(zoo.network("perceptron", 0), np.append(x, 0.5))
+    pool = nn.Sequential(nn.MaxPool2d(2, return_indices=True), nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(InputError, match="Layer 0 is a MaxPool2d with return_indices"):
+        pointwise_robustness(pool, np.zeros((1, 4, 4)))

@@ -22,9 +22,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError
 from papertwin.robustness.certificate import prove_infeasible
-from papertwin.robustness.inputs import Box, Target, check_box, check_seed, frozen, logits_of, ranked, targets_of
+from papertwin.robustness.inputs import (
+    Box,
+    Target,
+    check_box,
+    check_count,
+    check_seed,
+    frozen,
+    logits_of,
+    ranked,
+    targets_of,
+)
+from papertwin.robustness.layers import check_layers
 from papertwin.robustness.outcome import Robustness
 from papertwin.robustness.program import Solution, open_program
 from papertwin.robustness.region import LinearRegion
@@ -86,15 +97,17 @@ def pointwise_robustness(
         (the network, run on the optimum, disagreed). epsilon is inf only where infeasible, NaN where unknown.
 
     Raises:
-        ParameterError: a layer without linear encoding, a seed outside the box, an unknown target or solver, or a
-            negative margin.
+        InputError: a layer without linear encoding, a seed outside the box, an unknown target or solver, a
+            negative margin, or threads that are no whole number above 0.
     """
     start = time.perf_counter()
     if not margin >= 0:
-        raise ParameterError(f"margin must be 0 or more, got {margin!r}.")
+        raise InputError(f"margin must be 0 or more, got {margin!r}.")
+    check_count("threads", threads)
     seed, (low, high) = check_seed(x, box), check_box(box)
     model64 = frozen(model, device)
     with single_thread():  # passes of one image: more threads wait for each other more than they help
+        check_layers(model64)
         logits = logits_of(model64, seed)
         targets = targets_of(logits, target)
         place = next((p.device for p in model64.parameters()), torch.device("cpu"))
