@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from papertwin import imports
-from papertwin.errors import ParameterError, RunError
+from papertwin.errors import InputError, ParameterError, RunError
 from papertwin.robustness import many
 from papertwin.robustness.many import SeedPool
 
@@ -100,7 +100,7 @@ def test_a_dead_process_is_an_error_not_a_hang():
 def test_unknown_methods_and_counts_are_refused():
     with SeedPool(1) as pool, pytest.raises(ParameterError, match="lbfgs"):
         pool.search(network(), SEEDS, "magic")
-    with pytest.raises(ParameterError, match="processes"):
+    with pytest.raises(InputError, match="processes"):
         SeedPool(0)
 
 
@@ -250,7 +250,7 @@ def test_progress_ends_at_one_and_errors_come_through(two):
         assert seen == sorted(seen)
         assert (len(seen), seen[-1]) == (len(SEEDS), 1.0)
         assert pool.search(network(), SEEDS[:0], "lp") == []
-        with pytest.raises(ParameterError, match="Unknown solver"):
+        with pytest.raises(InputError, match="Unknown solver"):
             pool.search(network(), SEEDS, "lp", settings={"solver": "abacus"})
 
 

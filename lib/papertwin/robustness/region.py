@@ -40,7 +40,7 @@ class LinearRegion:
             seed: (…) float64, one input without the batch dimension, on the model's device.
 
         Raises:
-            ParameterError: a layer that cannot be held.
+            InputError: a layer that cannot be held.
         """
         self.seed = seed
         with torch.no_grad():
