@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from papertwin.errors import InputError
-from papertwin.robustness import certificate
+from papertwin.robustness import certificate, region
 from papertwin.robustness import pointwise as module
 from papertwin.robustness.certificate import prove_infeasible
 from papertwin.robustness.inputs import frozen, runner_up
@@ -109,7 +109,7 @@ class Clock:
 
 def test_a_full_program_stops_between_two_portions_of_rows(zoo, monkeypatch):
     model, x = zoo.network("convolutional", 0), zoo.image("convolutional", 0)
-    monkeypatch.setattr(module, "PORTION", 10)
+    monkeypatch.setattr(region, "BUDGET", 10 * 196 * 8)  # the widest layer has 4 maps of 7×7
     whole = pointwise_robustness(model, x, lazy=False)
     assert whole.rows > 100
     clock = Clock(monkeypatch, LinearRegion, "constraint_rows", 3)

@@ -249,7 +249,7 @@ def test_any_rows_in_any_portions(deep_region, data, chunk):
     region, both, shift = deep_region
     index = np.array(sorted(data.draw(st.sets(st.integers(0, region.rows - 1)))), dtype=np.int64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(region, "portion", chunk)
         matrix, constant = region.constraint_rows(index)
     assert matrix.shape == (len(index), region.seed.numel())
     np.testing.assert_allclose(matrix, both[index], atol=1e-9)
@@ -257,14 +257,27 @@ def test_any_rows_in_any_portions(deep_region, data, chunk):
 
 
 @pytest.mark.parametrize("count", [1023, 1024, 1025])
-def test_rows_around_the_border_of_a_portion(count):
+def test_rows_around_the_border_of_a_portion(count, monkeypatch):
+    monkeypatch.setattr(module, "BUDGET", 1024 * 700 * 8)
     model = frozen(nn.Sequential(nn.Linear(2, 700), nn.ReLU(), nn.Linear(700, 700), nn.ReLU(), nn.Linear(700, 2)))
     region = LinearRegion(model, torch.tensor([0.3, 0.6], dtype=torch.float64))
+    assert region.portion == 1024
     index = np.arange(1400 - count, 1400)
     both, shift = explicit(region)
     matrix, constant = region.constraint_rows(index)
     np.testing.assert_allclose(matrix, both[index], atol=1e-12)
     np.testing.assert_allclose(constant, shift[index], atol=1e-12)
+
+
+def test_a_portion_is_a_row_at_least_and_keeps_to_its_budget(monkeypatch):
+    lenet_region = LinearRegion(frozen(lenet(seed=0)), torch.zeros(1, 28, 28, dtype=torch.float64))
+    assert lenet_region.portion == module.BUDGET // (20 * 24 * 24 * 8)
+    assert LinearRegion(network("linear", 0), inputs("linear", 0)[0]).portion == module.BUDGET // (6 * 8)
+    monkeypatch.setattr(module, "BUDGET", 100)
+    tight = LinearRegion(network("deep", 0), inputs("deep", 0)[0])
+    assert tight.portion == 1
+    both, _ = explicit(tight)
+    np.testing.assert_allclose(tight.constraint_rows(np.arange(9))[0], both[:9], atol=1e-9)
 
 
 def test_the_lenet_of_caffe_has_11540_rows_and_a_blank_image_is_in_its_own_region():

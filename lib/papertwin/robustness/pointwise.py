@@ -43,7 +43,6 @@ from papertwin.training.loop import single_thread
 
 TOLERANCE = 1e-6  # a row of norm 1 counts as broken beyond this; a tie as one within it, in units of the label rows'
 ROWS_PER_ROUND = 150  # the most broken ones; more at once cost more in the solver than they save in rounds
-PORTION = 1024  # rows of a full program between two looks at the clock
 MANY = 300  # broken rows from which a proof of infeasibility is tried first
 STAGES = ("rows", "model", "solve", "proof")  # of `Robustness.timings`
 RETRIES = 2  # times the margin is raised tenfold when rounding left the witness on the wrong side
@@ -201,10 +200,11 @@ class _TargetSearch:
             self._logit_rows, self._norms = self._contrasts(), self.region.row_norms.cpu().numpy()
         self.unit = float(np.abs(self._logit_rows[0]).max(initial=0.0)) or 1.0  # so that the scale of logits cancels
         self._label_rows(program, margin)
-        for first in range(0, 0 if self.settings.lazy else self.region.rows, PORTION):
+        rows, portion = 0 if self.settings.lazy else self.region.rows, self.region.portion
+        for first in range(0, rows, portion):
             if _late(deadline):
                 return None
-            self._give(program, np.arange(first, min(first + PORTION, self.region.rows)))
+            self._give(program, np.arange(first, min(first + portion, rows)))
         return program
 
     def _solve(self, program: Any, margin: float, deadline: float) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from papertwin.robustness.layers import hold
 
-CHUNK = 1024  # rows that travel back through the network at once
+BUDGET = 16 * 2**20  # bytes of the largest intermediate of one backward pass; with many times that, LeNet takes twice as long
 PROBES = 32  # random signs from which row norms are estimated
 DUST = 1e-9  # a row with a smaller share of its layer's largest norm is rounding, not a direction
 
@@ -30,6 +30,7 @@ class LinearRegion:
         logits: (classes,) f(seed).
         rows: number of rows of A.
         sizes: rows per bending layer, first layer first.
+        portion: rows that travel back through the network at once.
     """
 
     def __init__(self, model: nn.Sequential, seed: Tensor):
@@ -47,6 +48,8 @@ class LinearRegion:
             self.layers = hold(model, seed[None])
             self.sizes = [layer.slacks for layer in self.layers if layer.slacks]
             self.rows = sum(self.sizes)
+            width = max([seed.numel(), *(layer.shape.numel() for layer in self.layers)])
+            self.portion = max(1, BUDGET // (width * seed.element_size()))
             self._constant, self._shift = (part[0] for part in self.slack(torch.zeros_like(seed)[None]))
             self.logits = self.slack(seed[None])[1][0]
 
@@ -99,8 +102,9 @@ class LinearRegion:
         Args:
             index: (k,) row numbers in [0, rows), ascending.
         """
-        parts = [self._some_rows(index[start : start + CHUNK]) for start in range(0, len(index), CHUNK)]
-        matrix = np.concatenate(parts) if parts else np.zeros((0, self.seed.numel()))
+        matrix = np.empty((len(index), self.seed.numel()))
+        for start in range(0, len(index), self.portion):
+            matrix[start : start + self.portion] = self._some_rows(index[start : start + self.portion])
         return matrix, self._constant.cpu().numpy()[index]
 
     def _some_rows(self, index: np.ndarray) -> np.ndarray:
