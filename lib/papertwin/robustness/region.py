@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from papertwin.robustness.layers import hold
 
-BUDGET = 16 * 2**20  # bytes of the largest intermediate of one backward pass; with many times that, LeNet takes twice as long
+BUDGET = 16 * 2**20  # bytes of the largest intermediate of a backward pass; with 100 MiB LeNet takes twice as long
 PROBES = 32  # random signs from which row norms are estimated
 DUST = 1e-9  # a row with a smaller share of its layer's largest norm is rounding, not a direction
 
