@@ -29,9 +29,8 @@ def gallery(
     )
     for line, (images, texts) in enumerate(zip(rows, captions)):
         signed = [title.startswith("difference") for title in titles]
-        largest = max(
-            (np.abs(image).max() for image, yes in zip(images, signed) if yes and image is not None), default=1
-        )
+        changes = [np.abs(image).max() for image, yes in zip(images, signed) if yes and image is not None]
+        largest = max(changes, default=0.0) or 1.0
         for ax, image, yes, title, text in zip(axes[line], images, signed, titles, texts):
             _picture(ax, image, largest if yes else None)
             ax.set_xlabel(text, fontsize=8, labelpad=2)

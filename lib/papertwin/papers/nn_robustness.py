@@ -69,16 +69,17 @@ class Params:
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise ParameterError(f"{name} is {getattr(self, name)}; it must be at least {smallest}.")
-        if max(self.tuned_points, self.full_mlp_points) > self.mlp_points or self.full_points > self.lenet_points:
+        parts = [("tuned_points", "mlp_points"), ("tuned_points", "lenet_points"), ("full_mlp_points", "mlp_points")]
+        parts += [("full_points", "lenet_points"), ("tune_points", "tune_images")]
+        for name, whole in parts:
+            if getattr(self, name) > getattr(self, whole):
+                raise ParameterError(
+                    f"{name} ({getattr(self, name)}) can be at most {whole} ({getattr(self, whole)}): "
+                    "they are the first of these."
+                )
+        if max(self.mlp_points, self.lenet_points, self.nin_points) > 10_000 or self.tune_images > 60_000:
             raise ParameterError(
-                f"tuned_points ({self.tuned_points}) and full_mlp_points ({self.full_mlp_points}) can be at most "
-                f"mlp_points ({self.mlp_points}), and full_points ({self.full_points}) at most lenet_points "
-                f"({self.lenet_points}): they are the first of these."
-            )
-        if self.tune_points > self.tune_images or max(self.mlp_points, self.lenet_points) > 10_000:
-            raise ParameterError(
-                f"tune_points ({self.tune_points}) can be at most tune_images ({self.tune_images}), and points at most "
-                "the 10,000 test images."
+                "Points can be at most the 10,000 test images, tune_images the 60,000 training images."
             )
         if not 0 <= self.seed < 2**31:
             raise ParameterError(f"seed is {self.seed}; it must be from 0 to 2147483647.")
@@ -262,6 +263,7 @@ def wins_table(studies: list[Study]) -> pd.DataFrame:
     rows = []
     for each in studies:
         pairs = [pair for pair in (("lp", "lbfgs"), ("lp", "pgd"), ("lbfgs", "pgd")) if set(pair) <= set(each.outcomes)]
+        pairs = [pair for pair in pairs if len(each.measured(*pair)[0])]
         rows += [{"network": each.name, **comparison(each, *pair, NEARER)} for pair in pairs]
     return pd.DataFrame(rows).set_index(["network", "pair"])
 
@@ -319,7 +321,8 @@ class Plane:
 def planes(params: Params) -> list[Plane]:
     """Train the small network, solve two seeds and search the same on a grid.
 
-    At the first seed the nearest point with the other label lies in the seed's linear region, at the second outside.
+    With the first weights of seed 0 the nearest point with the other label lies in the linear region of the first of
+    the two, and outside that of the second.
     """
     points, labels = toy.plane_data(400, params.seed)
     model = toy.plane_network(points, labels, seed=params.seed)

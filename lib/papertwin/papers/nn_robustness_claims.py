@@ -29,9 +29,14 @@ def _verified(studies: list[Study]) -> tuple[bool, str]:
 def encoding_holds(studies: list[Study], planes: list[Plane]) -> Measured:
     """C1a: no witness breaks a promise, and the optima on the plane are those of the grid."""
     good, note = _verified(studies)
-    gaps = [abs(each.optimum.epsilon - each.grid_region) for each in planes]
+    gaps = [_gap(each.optimum.epsilon, each.grid_region) for each in planes]
     note += f"; {len(planes)} optima on the plane, at most {max(gaps):.4f} from those of the grid"
     return Measured(good and all(gap <= each.spacing for gap, each in zip(gaps, planes)), note=note)
+
+
+def _gap(first: float, second: float) -> float:
+    """Distance of two optima, 0 where neither search found anything."""
+    return 0.0 if first == second else abs(first - second)
 
 
 def encoding_cifar(found: Study | None, reason: str) -> Measured:
@@ -57,6 +62,8 @@ def frequency_gain(each: Study, params: Params) -> Measured:
 
 def nearer_share(each: Study) -> Measured:
     """C2b, C2d: share of the points with different distances at which the linear program is nearer."""
+    if not len(each.measured("lp", "lbfgs")[0]):
+        return Measured(None, note="no point was measured by both")
     counts = comparison(each, "lp", "lbfgs", NEARER)
     wins, losses = counts["first nearer"], counts["second nearer"]
     if not wins + losses:
@@ -104,6 +111,8 @@ def _weakest(parts: dict[str, np.ndarray], groups: np.ndarray, params: Params) -
 
     Not judged with fewer than three networks, or where a condition changes at no point, which leaves no interval.
     """
+    if not len(groups):
+        return Measured(None, note="no point was measured before and after")
     means = {name: values.mean() for name, values in parts.items()}
     said = "; ".join(
         f"{name} {means[name]:+.3f} ({', '.join(f'{values[groups == g].mean():+.3f}' for g in np.unique(groups))})"
