@@ -89,10 +89,10 @@ def test_full_programs_share_a_time_and_one_that_is_cut_off_is_a_row(little, mon
     monkeypatch.setattr(lp, "_throughput", lambda *_: [])
     result = lp.run(lambda *_: None)
     assert limits == [100.0, 60.0, 20.0] * 2
-    full = [row for row in result.rows if row["network"] == "LeNet" and row["program"] == "full"]
-    assert [(row["solver"], row["n"], row.get("timed out")) for row in full] == [("PuLP", 1, 1), ("direct", 1, None)]
-    assert full[0]["details"]["seconds of those timed out"] == [20.0]
-    assert full[0]["s"] == 40.0
+    full = [row for row in result.rows if row["network"] == "LeNet" and row["program"] in ("full", "full, timed out")]
+    heads = [(row["program"], row["solver"], row["n"], row.get("s")) for row in full]
+    assert heads == [("full", "PuLP", 1, 40.0), ("full, timed out", "PuLP", 1, None), ("full", "direct", 1, 40.0)]
+    assert full[1]["details"] == {"seeds": [4], "seconds": [20.0]}
     assert result.headline["ratio"] == 20.0
     assert "1 seeds of LeNet, 1 feasible and 0 infeasible" in result.headline["figure"]
 
@@ -118,8 +118,9 @@ def test_where_nothing_ends_that_is_what_is_reported(little, monkeypatch):
     monkeypatch.setattr(lp, "pointwise_robustness", lambda *_, **__: outcome(60.0, np.nan, "timeout"))
     monkeypatch.setattr(lp, "_throughput", lambda *_: [])
     result = lp.run(lambda *_: None)
-    assert all((row["seeds"], row["n"]) == ("undecided", 0) for row in result.rows)
-    assert sum(row["timed out"] for row in result.rows if row["program"] == "lazy") == 2 * (3 + 4)
+    assert {row["seeds"] for row in result.rows} == {"undecided"}
+    assert sum(row["n"] for row in result.rows if row["program"] == "lazy, timed out") == 2 * (3 + 4)
+    assert all(row["program"].endswith(", timed out") for row in result.rows)
     assert np.isnan(result.headline["ratio"])
     assert result.table().row_count == len(result.rows)
 
@@ -154,12 +155,14 @@ def test_medians_and_ratios_are_of_the_same_seeds():
     assert rows["infeasible", "lazy", "PuLP / direct"]["ratio"] == 1.0
     assert rows["feasible", "full / lazy, no proof", "PuLP"]["ratio"] == 3.0
     assert rows["infeasible", "full / lazy, no proof", "PuLP"]["ratio"] == 0.5
-    assert rows["feasible", "full", "PuLP"]["timed out"] == 1
-    assert rows["undecided", "full", "PuLP"]["n"] == 0
+    assert rows["feasible", "full", "PuLP"]["n"] == rows["feasible", "full, timed out", "PuLP"]["n"] == 1
+    assert rows["undecided", "full, timed out", "PuLP"]["n"] == 1
+    assert ("undecided", "full", "PuLP") not in rows
     assert ("feasible", "full / lazy", "direct") not in rows
     headline = lp._headline(found)
     assert headline["ratio"] == 25.0
     assert "2 seeds of LeNet, 1 feasible and 1 infeasible" in headline["figure"]
+    assert "(1.8x without the proof)" in headline["figure"]
     assert lp._ratio(found[lp.FULL], lazy) == 25.0
     assert np.isnan(lp._ratio({}, lazy))
 
