@@ -35,7 +35,7 @@ lock:
 	@$(PYTHON) lib/bootstrap.py --lock
 
 clean:
-	rm -rf figures/.state figures/.locks figures/.staging figures/.failed figures/assets figures/index.html
+	rm -rf figures/.cache figures/.state figures/.locks figures/.staging figures/.failed figures/assets figures/index.html
 	rm -rf .pytest_cache .ruff_cache .hypothesis build
 	find figures -name '*.html' -exec rm -f {} +
 	find lib tests notebooks -name __pycache__ -prune -exec rm -rf {} +

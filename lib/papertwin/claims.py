@@ -113,6 +113,8 @@ def apply_rule(rule: Rule, measured: Measured) -> Verdict:
             inside, outside = bool(value), not value
         case "at_least":
             inside, outside = low >= rule.value, high < rule.value
+        case "above":
+            inside, outside = low > rule.value, high <= rule.value
         case "at_most":
             inside, outside = high <= rule.value, low > rule.value
         case _:

@@ -171,6 +171,7 @@ def _terminated(*_: Any) -> None:
 def prepare_environment(job: dict[str, Any]) -> None:
     """Set what the kernel inherits: where to write, how many threads, which kernel definition."""
     os.environ["PAPERTWIN_FIGURES"] = job["figures"]
+    os.environ["PAPERTWIN_CACHE"] = job["cache"]
     os.environ.update({name: str(job["threads"]) for name in THREAD_VARIABLES})
     os.environ.pop("MPLBACKEND", None)  # else the kernel would not show figures in the notebook
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, not one a user registered

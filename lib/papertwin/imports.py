@@ -5,9 +5,12 @@ file too many in a fingerprint than one too few. What only a type checker sees (
 """
 
 import ast
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 from papertwin import paths
@@ -100,3 +103,18 @@ def closure(start: Iterable[str]) -> set[str]:
         seen.add(module)
         waiting |= direct(module) - seen
     return seen
+
+
+@cache
+def digest(start: tuple[str, ...], packages: tuple[str, ...] = ()) -> str:
+    """Hash the source of some modules and of all that they import from here, and the versions of some packages.
+
+    Args:
+        start: names of modules of PaperTwin.
+        packages: installed distributions whose versions count.
+    """
+    files = modules()
+    found = hashlib.sha256(json.dumps([[name, metadata.version(name)] for name in packages]).encode())
+    for name in sorted(closure(start)):
+        found.update(name.encode() + files[name].read_bytes())
+    return found.hexdigest()

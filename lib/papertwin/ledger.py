@@ -61,10 +61,11 @@ class Rule(_Entry):
     """How a measured value becomes a verdict; `text` says it in words, fixed before the result is seen.
 
     kind `holds`: the measured value is a bool. `at_least` / `at_most`: value against `value`; with an interval
-    the whole interval must lie on one side, else INCONCLUSIVE. `within`: |measured − value| ≤ `tolerance`.
+    the whole interval must lie on one side, else INCONCLUSIVE. `above`: the same, strictly. `within`: at most
+    `tolerance` away.
     """
 
-    kind: Literal["holds", "at_least", "at_most", "within"]
+    kind: Literal["holds", "at_least", "above", "at_most", "within"]
     value: float | None = None
     tolerance: float | None = Field(default=None, ge=0)
     text: str

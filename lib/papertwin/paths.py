@@ -33,6 +33,16 @@ def notebook(slug: str) -> Path:
     return root() / "notebooks" / f"{slug}.ipynb"
 
 
+def cache(slug: str) -> Path:
+    """Folder for what a paper keeps from one run to the next, so that a long run that was interrupted can go on.
+
+    A run writes its outputs to a folder of its own that is gone when it fails; the runner names the lasting place in
+    `PAPERTWIN_CACHE`. Without a runner it is `.cache` in `figures_root()`.
+    """
+    chosen = os.environ.get("PAPERTWIN_CACHE")
+    return (Path(chosen).expanduser().resolve() if chosen else figures_root() / ".cache") / slug
+
+
 def figures_root() -> Path:
     """Folder that runs write to: `figures/`, or the folder named by `PAPERTWIN_FIGURES` (tests, trials)."""
     chosen = os.environ.get("PAPERTWIN_FIGURES")

@@ -217,6 +217,7 @@ class _Session:
             "output": str(executed),
             "parameters": job.parameters,
             "figures": str(output.staging),
+            "cache": os.environ.get("PAPERTWIN_CACHE", str(output.figures / ".cache")),
             "threads": threads,
             "timeout": job.timeout,
             "parent": os.getpid(),

@@ -53,6 +53,8 @@ def test_a_whole_run(little):
     assert seen == sorted(seen)
     assert (seen[0], seen[-1]) == (0.0, 1.0)
     assert result.headline["goal"] == 10.0
+    assert "4 seeds of LeNet" in result.headline["figure"]
+    assert result.threads == 1
     measured = [row for row in result.rows if "s" in row]
     for network, seeds in (("MLP", 3), ("LeNet", 4)):
         for way in lp.ways():
@@ -71,21 +73,28 @@ def test_a_whole_run(little):
     assert result.table().row_count == len(result.rows)
 
 
-def test_full_programs_end_with_their_time(little, monkeypatch):
-    monkeypatch.setattr(lp, "FULL_SECONDS", 0.0)
-    true = lp.pointwise_robustness
-    monkeypatch.setattr(lp, "pointwise_robustness", lambda *args, **kw: true(*args, **kw | {"limit": 60.0}))
+def test_full_programs_share_a_time_and_one_that_is_cut_off_is_a_row(little, monkeypatch):
+    """Each full program takes 40 of 100 seconds: two end, the third gets the 20 that are left, and there is no more."""
+    monkeypatch.setattr(lp, "FULL_SECONDS", 100.0)
+    limits = []
+
+    def search(model, image, *, limit, lazy=True, **_):
+        if lazy:
+            assert limit == lp.LAZY_SECONDS
+            return outcome(2.0)
+        limits.append(limit)
+        return outcome(40.0) if limit >= 40 else outcome(limit, np.nan, "timeout")
+
+    monkeypatch.setattr(lp, "pointwise_robustness", search)
+    monkeypatch.setattr(lp, "_throughput", lambda *_: [])
     result = lp.run(lambda *_: None)
-    counts = {
-        (network, way.solver): sum(
-            row["n"]
-            for row in result.rows
-            if "s" in row and (row["network"], row["program"], row["solver"]) == (network, "full", way.solver)
-        )
-        for network in lp.NAMES.values()
-        for way in (lp.FULL, lp.FULL_DIRECT)
-    }
-    assert counts == {("MLP", "PuLP"): 1, ("MLP", "direct"): 0, ("LeNet", "PuLP"): 1, ("LeNet", "direct"): 0}
+    assert limits == [100.0, 60.0, 20.0] * 2
+    full = [row for row in result.rows if row["network"] == "LeNet" and row["program"] in ("full", "full, timed out")]
+    heads = [(row["program"], row["solver"], row["n"], row.get("s")) for row in full]
+    assert heads == [("full", "PuLP", 1, 40.0), ("full, timed out", "PuLP", 1, None), ("full", "direct", 1, 40.0)]
+    assert full[1]["details"] == {"seeds": [4], "seconds": [20.0]}
+    assert result.headline["ratio"] == 20.0
+    assert "1 seeds of LeNet, 1 feasible and 0 infeasible" in result.headline["figure"]
 
 
 @pytest.mark.parametrize("epsilon", [0.2, np.inf])
@@ -98,10 +107,22 @@ def test_optima_that_differ_are_an_error(little, monkeypatch, epsilon):
         lp.run(lambda *_: None)
 
 
-def test_a_search_that_does_not_end_is_an_error(little, monkeypatch):
-    monkeypatch.setattr(lp, "pointwise_robustness", lambda *_, **__: outcome(270.0, np.nan, "timeout"))
-    with pytest.raises(RunError, match=r"Test image 0 lazy \(PuLP\).*'timeout' after 270 s"):
+@pytest.mark.parametrize("status", ["failed", "unverified"])
+def test_a_search_that_fails_is_an_error(little, monkeypatch, status):
+    monkeypatch.setattr(lp, "pointwise_robustness", lambda *_, **__: outcome(27.0, np.nan, status))
+    with pytest.raises(RunError, match=rf"Test image 0 lazy \(PuLP\).*'{status}' after 27 s"):
         lp.run(lambda *_: None)
+
+
+def test_where_nothing_ends_that_is_what_is_reported(little, monkeypatch):
+    monkeypatch.setattr(lp, "pointwise_robustness", lambda *_, **__: outcome(60.0, np.nan, "timeout"))
+    monkeypatch.setattr(lp, "_throughput", lambda *_: [])
+    result = lp.run(lambda *_: None)
+    assert {row["seeds"] for row in result.rows} == {"undecided"}
+    assert sum(row["n"] for row in result.rows if row["program"] == "lazy, timed out") == 2 * (3 + 4)
+    assert all(row["program"].endswith(", timed out") for row in result.rows)
+    assert np.isnan(result.headline["ratio"])
+    assert result.table().row_count == len(result.rows)
 
 
 def test_a_feasible_seed_that_is_lost_is_an_error(little, monkeypatch):
@@ -121,7 +142,9 @@ def test_medians_and_ratios_are_of_the_same_seeds():
         lp.LAZY: lazy,
         lp.LAZY_DIRECT: {k: outcome(0.5, lazy[k].epsilon) for k in lazy},
     }
-    found[lp.FULL] = {3: outcome(90.0), 4: outcome(20.0, np.inf, "infeasible")}
+    late = outcome(100.0, np.nan, "timeout")
+    found[lp.FULL] = {3: outcome(90.0), 4: outcome(20.0, np.inf, "infeasible"), 2: late, 5: late}
+    found[lp.UNPROVEN] = {3: outcome(30.0), 4: outcome(40.0, np.inf, "infeasible"), 1: late}
     rows = {(row["seeds"], row["program"], row["solver"]): row for row in lp._rows("LeNet", found)}
     assert rows["feasible", "lazy", "PuLP"]["s"] == 2.0
     assert rows["feasible", "lazy", "PuLP"]["n"] == 3
@@ -130,7 +153,16 @@ def test_medians_and_ratios_are_of_the_same_seeds():
     assert rows["infeasible", "full / lazy", "PuLP"]["ratio"] == 40.0
     assert rows["feasible", "lazy", "PuLP / direct"]["ratio"] == 4.0
     assert rows["infeasible", "lazy", "PuLP / direct"]["ratio"] == 1.0
+    assert rows["feasible", "full / lazy, no proof", "PuLP"]["ratio"] == 3.0
+    assert rows["infeasible", "full / lazy, no proof", "PuLP"]["ratio"] == 0.5
+    assert rows["feasible", "full", "PuLP"]["n"] == rows["feasible", "full, timed out", "PuLP"]["n"] == 1
+    assert rows["undecided", "full, timed out", "PuLP"]["n"] == 1
+    assert ("undecided", "full", "PuLP") not in rows
     assert ("feasible", "full / lazy", "direct") not in rows
+    headline = lp._headline(found)
+    assert headline["ratio"] == 25.0
+    assert "2 seeds of LeNet, 1 feasible and 1 infeasible" in headline["figure"]
+    assert "(1.8x without the proof)" in headline["figure"]
     assert lp._ratio(found[lp.FULL], lazy) == 25.0
     assert np.isnan(lp._ratio({}, lazy))
 

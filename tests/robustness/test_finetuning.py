@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from papertwin.errors import InputError, ParameterError
+from papertwin.errors import InputError
 from papertwin.nets import mlp
 from papertwin.robustness import finetuning
 from papertwin.robustness.finetuning import finetune, rounds
@@ -60,9 +60,9 @@ def test_without_adversarial_examples_it_is_one_more_epoch(digits):
 
 def test_examples_that_do_not_fit_are_refused(digits):
     model, images, labels = digits
-    with pytest.raises(ParameterError, match="label each"):
+    with pytest.raises(InputError, match="label each"):
         finetune(model, images, labels, images[:3], labels[:2], rate=0.01)
-    with pytest.raises(ParameterError, match="shape of the images"):
+    with pytest.raises(InputError, match="shape of the images"):
         finetune(model, images, labels, images[:3, 0], labels[:3], rate=0.01)
     with pytest.raises(InputError, match="rate"):
         finetune(model, images, labels, images[:3], labels[:3], rate=0)
@@ -161,10 +161,10 @@ def test_the_draw_depends_on_the_seed_alone(digits):
 
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"points": 0}, {"points": 1501}])
 def test_numbers_that_mean_nothing_are_refused(digits, wrong):
-    with pytest.raises(ParameterError, match=next(iter(wrong))):
+    with pytest.raises(InputError, match=next(iter(wrong))):
         next(rounds(*digits, attack, rate=0.01, **wrong))
 
 
 def test_a_search_that_forgets_a_seed_is_refused(digits):
-    with pytest.raises(ParameterError, match="19 results for"):
+    with pytest.raises(InputError, match="19 results for"):
         next(rounds(*digits, lambda model, seeds: attack(model, seeds[:19]), rate=0.01, points=30))

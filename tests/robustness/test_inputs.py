@@ -1,5 +1,7 @@
 """The seed, the targets and the float64 copy: ties, copies that leave the network alone, and what is refused."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError
 from papertwin.robustness.inputs import (
     check_count,
     check_seed,
@@ -56,7 +58,7 @@ def test_targets():
 
 @pytest.mark.parametrize("target", [4, -1, 1, "untargeted", True, 1.0, None, [0]])
 def test_targets_that_mean_nothing_are_refused(target):
-    with pytest.raises(ParameterError, match="target"):
+    with pytest.raises(InputError, match="target"):
         targets_of(np.array([0.5, 3.0, 0.5, 2.0]), target)
 
 
@@ -76,13 +78,13 @@ def test_a_seed_is_copied_exactly():
     [([0.5, np.nan], "1 values"), ([0.5, 1.0000001], "outside"), ([-1e-9], "outside"), ([], "image"), (["a"], "image")],
 )
 def test_a_seed_that_cannot_be_used_is_refused(image, message):
-    with pytest.raises(ParameterError, match=message):
+    with pytest.raises(InputError, match=message):
         check_seed(np.array(image), (0.0, 1.0))
 
 
 @pytest.mark.parametrize("box", [(1, 0), (0, 0), (0, np.nan), 3, (0, 1, 2), "ab"])
 def test_a_box_that_is_no_interval_is_refused(box):
-    with pytest.raises(ParameterError, match="box"):
+    with pytest.raises(InputError, match="box"):
         check_seed(np.array([0.0]), box)
 
 
@@ -102,8 +104,10 @@ def test_the_copy_is_float64_in_eval_mode_and_the_network_is_left_alone(device):
 
 
 def test_only_networks_are_frozen():
-    with pytest.raises(ParameterError, match=r"nn\.Module"):
+    with pytest.raises(InputError, match=r"nn\.Module"):
         frozen(lambda x: x)
+    with pytest.raises(InputError, match="abacus"):
+        frozen(nn.Linear(1, 1), "abacus")
 
 
 def test_logits_are_float64_and_checked():
@@ -111,11 +115,29 @@ def test_logits_are_float64_and_checked():
     x = np.array([0.1, 0.2, 0.3])
     by_hand = model.weight.numpy() @ x + model.bias.numpy()
     assert logits_of(model, x) == pytest.approx(by_hand, abs=1e-15)
-    with pytest.raises(ParameterError, match="shape"):
+    with pytest.raises(InputError, match="shape"):
         logits_of(frozen(nn.Linear(3, 1)), x)
+    with pytest.raises(InputError, match="tensor of logits, got tuple"):
+        logits_of(frozen(nn.MaxPool2d(1, return_indices=True)), np.zeros((1, 2, 2)))
     nn.init.constant_(model.bias, torch.nan)
-    with pytest.raises(ParameterError, match="NaN"):
+    with pytest.raises(InputError, match="NaN"):
         logits_of(model, x)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (nn.Linear(3, 2), (4,)),
+        (nn.Conv2d(1, 2, 3), (28,)),
+        (nn.BatchNorm1d(3), (3, 2, 2)),
+        (nn.Sequential(nn.Flatten(2), nn.Linear(3, 2)), (3,)),
+        (nn.MaxPool2d(9), (1, 3, 3)),
+    ],
+)
+def test_an_image_that_the_network_does_not_take_is_told_with_its_shape(model, shape):
+    with pytest.raises(InputError, match=re.escape(f"does not take an image of shape {shape}")) as caught:
+        logits_of(frozen(model), np.zeros(shape))
+    assert caught.value.__cause__ is not None
 
 
 @given(with_ties, st.data())
@@ -129,6 +151,6 @@ def test_the_lead_of_the_others(logits, data):
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "3", None])
 def test_counts_that_mean_nothing_are_refused(value):
-    with pytest.raises(ParameterError, match="steps"):
+    with pytest.raises(InputError, match="steps"):
         check_count("steps", value)
     assert check_count("steps", np.int32(1)) == 1

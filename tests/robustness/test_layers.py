@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.autograd.functional import jacobian
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError
 from papertwin.robustness.inputs import frozen
 from papertwin.robustness.layers import HeldMaxPool, HeldReLU, hold
 
@@ -259,12 +259,90 @@ class Residual(nn.Sequential):
     ],
 )
 def test_a_layer_without_encoding_is_named_by_its_place(model, place, kind):
-    with pytest.raises(ParameterError, match=f"Layer {place} is a {kind}.*Linear, Conv2d"):
+    with pytest.raises(InputError, match=f"Layer {place} is a {kind}.*Linear, Conv2d"):
         hold(frozen(model), normal((1, 4), 0))
+
+
+class Doubled(nn.Linear):
+    """A Linear that is something else."""
+
+    def forward(self, x):
+        """Bend."""
+        return super().forward(x).abs()
+
+
+class Padded(nn.Conv2d):
+    """A Conv2d whose convolution is something else."""
+
+    def _conv_forward(self, *args):
+        return super()._conv_forward(*args).abs()
+
+
+class Always(nn.Dropout):
+    """Dropout that also drops in eval mode."""
+
+    def forward(self, x):
+        """Drop."""
+        return nn.functional.dropout(x, self.p, training=True)
+
+
+class Capped(nn.ReLU):
+    """A ReLU with a ceiling."""
+
+    def forward(self, x):
+        """Cut both ends."""
+        return x.clamp(0, 1)
+
+
+class Twin(nn.Linear):
+    """A Linear by another name."""
+
+
+def hooked(module: nn.Module, name: str) -> nn.Module:
+    """The module with a hook."""
+    getattr(module, name)(lambda *args: None)
+    return module
+
+
+def patched(module: nn.Module) -> nn.Module:
+    """The module with a forward of this object alone."""
+    module.forward = torch.abs
+    return module
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        (Doubled(4, 4), "Doubled with a forward of its own"),
+        (Padded(1, 1, 1), "Padded with a forward of its own"),
+        (Always(), "Always with a forward of its own"),
+        (Capped(), "Capped with a forward of its own"),
+        (patched(nn.Linear(4, 4)), "Linear with a forward of its own"),
+        (patched(nn.Sequential()), "Sequential with a forward of its own"),
+        (hooked(nn.Linear(4, 4), "register_forward_hook"), "Linear with a forward hook"),
+        (hooked(nn.ReLU(), "register_forward_pre_hook"), "ReLU with a forward hook"),
+        (hooked(nn.Sequential(nn.ReLU()), "register_forward_hook"), "Sequential with a forward hook"),
+        (nn.MaxPool2d(2, return_indices=True), "MaxPool2d with return_indices=True"),
+    ],
+)
+def test_a_layer_that_may_compute_anything_is_not_trusted(layer, kind):
+    model = nn.Sequential(nn.Sequential(nn.Identity(), layer), nn.Flatten())
+    with pytest.raises(InputError, match=f"Layer 0.1 is a {kind}, which has no linear encoding"):
+        hold(frozen(model), normal((1, 4), 0))
+
+
+def test_a_subclass_that_computes_the_same_and_a_parametrised_weight_are_held():
+    model = nn.Sequential(Twin(4, 4), nn.ReLU(), nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)))
+    z = normal((1, 4), 0)
+    held = hold(frozen(model), z)
+    for layer in held:
+        z = layer.forward(z)
+    torch.testing.assert_close(z, frozen(model)(normal((1, 4), 0)))
+    torch.testing.assert_close(held[2].transpose(torch.eye(3).double()), frozen(model)[2].weight)
 
 
 @pytest.mark.parametrize(("norm", "shape"), [(nn.BatchNorm1d, (2, 5)), (nn.BatchNorm2d, (2, 3, 3))])
 def test_a_norm_by_the_statistics_of_its_batch_is_not_affine(norm, shape):
     model = nn.Sequential(norm(2, track_running_stats=False), nn.Flatten())
-    with pytest.raises(ParameterError, match=r"Layer 0 is a BatchNorm.*running statistics"):
+    with pytest.raises(InputError, match=r"Layer 0 is a BatchNorm.*running statistics"):
         hold(frozen(model), normal((1, *shape), 0))

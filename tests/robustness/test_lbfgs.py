@@ -6,7 +6,7 @@ import torch
 from scipy import optimize
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError
 from papertwin.nets import mlp
 from papertwin.robustness.inputs import frozen, predict_labels
 from papertwin.robustness.lbfgs import _minimiser, lbfgs_adversarial, objective
@@ -154,5 +154,5 @@ def test_never_nearer_than_a_grid_says():
     ],
 )
 def test_settings_that_mean_nothing_are_refused(wrong):
-    with pytest.raises(ParameterError, match=next(iter(wrong))):
+    with pytest.raises(InputError, match=next(iter(wrong))):
         lbfgs_adversarial(nn.Linear(2, 2), np.array([0.5, 0.5]), **wrong)

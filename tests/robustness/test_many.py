@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from papertwin.errors import ParameterError, RunError
+from papertwin import imports
+from papertwin.errors import InputError, RunError
 from papertwin.robustness import many
 from papertwin.robustness.many import SeedPool
 
@@ -97,9 +98,9 @@ def test_a_dead_process_is_an_error_not_a_hang():
 
 
 def test_unknown_methods_and_counts_are_refused():
-    with SeedPool(1) as pool, pytest.raises(ParameterError, match="lbfgs"):
+    with SeedPool(1) as pool, pytest.raises(InputError, match="lbfgs"):
         pool.search(network(), SEEDS, "magic")
-    with pytest.raises(ParameterError, match="processes"):
+    with pytest.raises(InputError, match="processes"):
         SeedPool(0)
 
 
@@ -214,15 +215,17 @@ def test_an_entry_of_another_kind_is_no_entry(tmp_path, values):
 
 
 def test_another_code_or_solver_is_searched_anew(tmp_path, counted, monkeypatch):
-    true = many.metadata.version
+    true = imports.metadata.version
     with SeedPool(1) as pool:
         pool.search(network(), SEEDS[:1], "lp", store=tmp_path)
         for package in many.PACKAGES:
-            monkeypatch.setattr(many.metadata, "version", lambda name, new=package: "0" if name == new else true(name))
-            many._source.cache_clear()
+            monkeypatch.setattr(
+                imports.metadata, "version", lambda name, new=package: "0" if name == new else true(name)
+            )
+            imports.digest.cache_clear()
             pool.search(network(), SEEDS[:1], "lp", store=tmp_path)
         monkeypatch.undo()
-        many._source.cache_clear()
+        imports.digest.cache_clear()
     assert len({*tmp_path.rglob("*.npz")}) == 1 + len(many.PACKAGES)
 
 
@@ -247,7 +250,7 @@ def test_progress_ends_at_one_and_errors_come_through(two):
         assert seen == sorted(seen)
         assert (len(seen), seen[-1]) == (len(SEEDS), 1.0)
         assert pool.search(network(), SEEDS[:0], "lp") == []
-        with pytest.raises(ParameterError, match="Unknown solver"):
+        with pytest.raises(InputError, match="Unknown solver"):
             pool.search(network(), SEEDS, "lp", settings={"solver": "abacus"})
 
 

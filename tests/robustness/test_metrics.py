@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError
 from papertwin.robustness.metrics import (
     Wins,
     adversarial_frequency,
@@ -82,16 +82,16 @@ measures = [
     ],
 )
 def test_what_was_not_measured_is_refused(measure, epsilons, message):
-    with pytest.raises(ParameterError, match=message):
+    with pytest.raises(InputError, match=message):
         measure(epsilons)
 
 
 @pytest.mark.parametrize("limit", [math.inf, math.nan, -0.1])
 def test_thresholds_that_mean_nothing_are_refused(limit):
     for measure in (adversarial_frequency, adversarial_severity, frequency_interval, severity_interval):
-        with pytest.raises(ParameterError, match="threshold"):
+        with pytest.raises(InputError, match="threshold"):
             measure([0.1], limit)
-    with pytest.raises(ParameterError, match="grid"):
+    with pytest.raises(InputError, match="grid"):
         frequency_curve([0.1], [0.0, limit])
 
 
@@ -129,8 +129,8 @@ def test_wins_with_one_or_none_found():
 
 
 def test_comparisons_that_mean_nothing_are_refused():
-    with pytest.raises(ParameterError, match="same points"):
+    with pytest.raises(InputError, match="same points"):
         wins([0.1], [0.1, 0.2])
     for tolerance in (-1, math.nan, math.inf):
-        with pytest.raises(ParameterError, match="tolerance"):
+        with pytest.raises(InputError, match="tolerance"):
             wins([0.1], [0.1], tolerance)

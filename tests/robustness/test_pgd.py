@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError
 from papertwin.nets import mlp
 from papertwin.robustness import pgd
 from papertwin.robustness.inputs import frozen, predict_labels
@@ -124,7 +124,7 @@ def test_targets_are_those_asked_for():
     every, climbing = (pgd_adversarial(model, images, target=target, **quick) for target in ("all", "untargeted"))
     assert all(a.epsilon <= b.epsilon for a, b in zip(every, near))
     assert all(r.target is None and r.found for r in climbing)
-    with pytest.raises(ParameterError, match="gives the seed"):
+    with pytest.raises(InputError, match="gives the seed"):
         pgd_adversarial(model, images, target=every[0].label)
 
 
@@ -159,7 +159,7 @@ def test_a_radius_that_is_too_large_to_succeed_is_halved():
 
 
 def test_a_box_without_ends_needs_a_radius():
-    with pytest.raises(ParameterError, match="unbounded"):
+    with pytest.raises(InputError, match="unbounded"):
         pgd_adversarial(nn.Linear(2, 2), np.zeros((1, 2)), box=(-np.inf, np.inf))
     assert pgd_adversarial(nn.Linear(2, 2), np.zeros((0, 2))) == []
 
@@ -178,10 +178,10 @@ def test_a_box_without_ends_needs_a_radius():
     ],
 )
 def test_settings_that_mean_nothing_are_refused(wrong):
-    with pytest.raises(ParameterError, match=next(iter(wrong))):
+    with pytest.raises(InputError, match=next(iter(wrong))):
         pgd_adversarial(nn.Linear(2, 2), np.full((1, 2), 0.5), **wrong)
 
 
 def test_images_of_different_shapes_are_refused():
-    with pytest.raises(ParameterError, match="one shape"):
+    with pytest.raises(InputError, match="one shape"):
         pgd_adversarial(nn.Linear(2, 2), [np.zeros(2), np.zeros(3)])

@@ -199,6 +199,23 @@ def test_scaled_logits_change_nothing(zoo, kind):
             assert zoo.same(pointwise_robustness(scaled, x), first, 1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-7, 1e-5, 1e-2, 1e3, 1e7])
+@pytest.mark.parametrize("kind", ["perceptron", "convolutional"])
+def test_scaled_hidden_layers_change_nothing(zoo, kind, scale):
+    """A layer before a ReLU times s and the next one's weights divided by s are the same function."""
+    for seed in (0, 2, 5):
+        x = zoo.image(kind, seed)
+        model, scaled = zoo.network(kind, seed).double(), zoo.network(kind, seed).double()
+        first, second = (scaled[1], scaled[3]) if kind == "perceptron" else (scaled[0][1], scaled[3])
+        first.weight.data *= scale
+        first.bias.data *= scale
+        second.weight.data /= scale
+        for lazy in (True, False):
+            found = pointwise_robustness(scaled, x, lazy=lazy, margin=1e-6)
+            assert zoo.same(found, pointwise_robustness(model, x, lazy=lazy, margin=1e-6))
+            zoo.check_witness(scaled, x, found, margin=1e-6)
+
+
 def test_a_box_that_is_scaled_and_moved_scales_the_distance(zoo):
     for seed in (0, 5):
         model, x = zoo.network("perceptron", seed), zoo.image("perceptron", seed)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError
+from papertwin.robustness import certificate, region
 from papertwin.robustness import pointwise as module
 from papertwin.robustness.certificate import prove_infeasible
 from papertwin.robustness.inputs import frozen, runner_up
@@ -90,6 +91,47 @@ def test_out_of_time_is_not_infeasible(zoo, solver, limit, target):
 def test_time_that_is_enough_is_enough(zoo):
     model, x = zoo.network("convolutional", 0), zoo.image("convolutional", 0)
     assert zoo.same(pointwise_robustness(model, x, limit=600), pointwise_robustness(model, x))
+
+
+class Clock:
+    """A clock that is past every deadline once a method has been called `after` times."""
+
+    def __init__(self, monkeypatch, owner, name: str, after: int):
+        self.calls, self.after, self.true = 0, after, getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args: (self.tick(), self.true(*args))[1])
+        for place in (module, certificate):
+            monkeypatch.setattr(place.time, "perf_counter", lambda: 1e9 if self.calls >= self.after else 0.0)
+
+    def tick(self) -> None:
+        """Count a call."""
+        self.calls += 1
+
+
+def test_a_full_program_stops_between_two_portions_of_rows(zoo, monkeypatch):
+    model, x = zoo.network("convolutional", 0), zoo.image("convolutional", 0)
+    monkeypatch.setattr(region, "BUDGET", 10 * 196 * 8)  # the widest layer has 4 maps of 7×7
+    whole = pointwise_robustness(model, x, lazy=False)
+    assert whole.rows > 100
+    clock = Clock(monkeypatch, LinearRegion, "constraint_rows", 3)
+    found = pointwise_robustness(model, x, lazy=False, limit=60)
+    assert (found.status, found.rows, found.rounds, clock.calls) == ("timeout", 30, 0, 3)
+
+
+def test_a_lazy_search_does_not_build_rows_once_its_time_is_up(zoo, monkeypatch):
+    model, x = zoo.network("convolutional", 0), zoo.image("convolutional", 0)
+    clock = Clock(monkeypatch, LinearRegion, "slack", 4)
+    found = pointwise_robustness(model, x, limit=60)
+    assert (found.status, found.rows, found.rounds, clock.calls) == ("timeout", 0, 1, 4)
+
+
+def test_a_proof_stops_when_its_time_is_up(zoo, monkeypatch):
+    model, x = zoo.network("convolutional", 0), zoo.image("convolutional", 0)
+    monkeypatch.setattr(module, "MANY", 0)
+    assert pointwise_robustness(model, x).steps == certificate.STEPS
+    clock = Clock(monkeypatch, certificate._Search, "step", certificate.CHECK + 1)
+    found = pointwise_robustness(model, x, limit=60)
+    assert (found.status, found.rows, found.steps, clock.calls) == ("timeout", 0, 50, 50)
+    assert found.bound < np.inf
 
 
 class Stubborn:
@@ -187,7 +229,7 @@ def test_a_tie_within_rounding_counts_at_margin_zero_only(zoo, monkeypatch):
         return answers[-1]
 
     monkeypatch.setattr(module, "logits_of", nearly_tied)
-    for lead, margin, status in (
+    for lead, margin, status in (  # noqa: B007  (nearly_tied reads it)
         (0.9e-6 * unit, 0.0, "found"),
         (1.1e-6 * unit, 0.0, "unverified"),
         (0.9e-6 * unit, 1e-7, "unverified"),
@@ -203,9 +245,9 @@ def test_when_a_proof_is_tried(zoo, monkeypatch):
     model, x = zoo.network("perceptron", 0), zoo.image("perceptron", 0)
     asked = []
 
-    def prove(region, target, low, high, *, margin):
+    def prove(region, target, low, high, *, margin, deadline):
         asked.append(margin)
-        return prove_infeasible(region, target, low, high, margin=margin, steps=1)
+        return prove_infeasible(region, target, low, high, margin=margin, deadline=deadline, steps=1)
 
     monkeypatch.setattr(module, "prove_infeasible", prove)
     for many, options in ((300, {}), (0, {"proof": False}), (0, {"lazy": False}), (0, {"box": FREE})):
@@ -251,19 +293,27 @@ def test_the_network_stays_as_it_is(zoo, device):
         ({"solver": "glpk"}, "glpk"),
         ({"margin": -1e-9}, "margin"),
         ({"margin": math.nan}, "margin"),
+        ({"threads": 0}, "threads"),
+        ({"threads": 1.5}, "threads"),
+        ({"threads": None}, "threads"),
         ({"box": (0.0, 0.5)}, "box"),
         ({"box": (1.0, 0.0)}, "box"),
         ({"device": "abacus"}, "abacus"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(zoo, wrong, message):
-    with pytest.raises(ParameterError, match=message):
+    with pytest.raises(InputError, match=message):
         pointwise_robustness(zoo.network("perceptron", 0), zoo.image("perceptron", 0), **wrong)
 
 
 def test_the_label_of_the_seed_and_a_layer_without_encoding_are_refused(zoo):
     model, x = zoo.network("perceptron", 0), zoo.image("perceptron", 0)
-    with pytest.raises(ParameterError, match="target"):
+    with pytest.raises(InputError, match="target"):
         pointwise_robustness(model, x, target=zoo.label_of(model, x))
-    with pytest.raises(ParameterError, match="Layer 6 is a Sigmoid"):
+    with pytest.raises(InputError, match="Layer 6 is a Sigmoid"):
         pointwise_robustness(model.append(nn.Sigmoid()), x)
+    with pytest.raises(InputError, match=r"does not take an image of shape \(31,\)"):
+        pointwise_robustness(zoo.network("perceptron", 0), np.append(x, 0.5))
+    pool = nn.Sequential(nn.MaxPool2d(2, return_indices=True), nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(InputError, match="Layer 0 is a MaxPool2d with return_indices"):
+        pointwise_robustness(pool, np.zeros((1, 4, 4)))

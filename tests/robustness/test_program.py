@@ -1,12 +1,14 @@
 """The linear program: four solvers that agree, rows in batches, time limits, and what PuLP writes down."""
 
 import subprocess
+import sys
 
+import highspy
 import numpy as np
 import pulp
 import pytest
 
-from papertwin.errors import ParameterError, RunError
+from papertwin.errors import InputError, RunError
 from papertwin.robustness.program import SOLVERS, open_program
 
 
@@ -143,16 +145,20 @@ def test_out_of_time_is_said_and_is_never_infeasible(solver):
 
 @pytest.mark.parametrize("solver", ["highs", "highspy"])
 def test_the_limit_is_of_each_solve_and_a_program_goes_on_after_it(solver):
-    """HiGHS counts the time of all runs of a model: the last solve may take less than the others together did."""
+    """HiGHS counts the time of all runs of a model, so ours is added to it; the next solve begins at the last basis."""
     x, matrix, least = large(feasible=True)
     program = opened(solver, x)
     program.add_rows(matrix[:-1], least[:-1])
     assert program.solve(0.0).status == "timeout"
     first = program.solve(np.inf)
     assert first.status == "optimal"
+    model, steps = program._live.model, program._live.model.getInfo().simplex_iteration_count
     program.add_rows(matrix[-1:], matrix[-1:] @ first.x + 1e-3)
-    again = program.solve(program._live.model.getRunTime() / 2)
+    before = model.getRunTime()
+    again = program.solve(1000.0)
     assert again.status == "optimal"
+    assert model.getOptionValue("time_limit")[1] == pytest.approx(before + 1000.0)
+    assert 0 < model.getInfo().simplex_iteration_count < steps / 2
     assert matrix[-1] @ (again.x - first.x) >= 1e-3 - 1e-6
 
 
@@ -215,8 +221,6 @@ def cbc_alone(folder) -> float:
 
 
 def test_a_solver_that_gives_up_has_failed(monkeypatch):
-    import highspy
-
     x, batches = random_program(4, True)
     for solver in ("highs", "highspy"):
         program = opened(solver, x)
@@ -224,12 +228,78 @@ def test_a_solver_that_gives_up_has_failed(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(highspy.Highs, "getModelStatus", lambda self: highspy.HighsModelStatus.kSolveError)
             solution = program.solve(np.inf)
-        assert (solution.status, solution.x) == ("failed", None)
+            assert (solution.status, solution.x) == ("failed", None)
+            patch.undo()
+            patch.setattr(highspy.Highs, "run", lambda self: highspy.HighsStatus.kError)
+            assert program.solve(np.inf).status == "failed"
         assert program.solve(np.inf).status == "optimal"
 
 
+@pytest.mark.parametrize("solver", ["highs", "highspy"])
+@pytest.mark.parametrize("call", ["addRows", "setOptionValue"])
+def test_what_highs_refuses_is_an_error_and_a_warning_is_none(solver, call, monkeypatch):
+    x, batches = random_program(4, True)
+    program = opened(solver, x)
+    true = getattr(highspy.Highs, call)
+    monkeypatch.setattr(highspy.Highs, call, lambda *args: (true(*args), highspy.HighsStatus.kWarning)[1])
+    program.add_rows(*batches[0])
+    assert program.solve(np.inf).status == "optimal"
+    monkeypatch.setattr(highspy.Highs, call, lambda *args: highspy.HighsStatus.kError)
+    with pytest.raises(RunError, match=r"HiGHS does not take .*kError"):
+        add_and_solve(program, *batches[1])
+
+
+def add_and_solve(program, matrix, least):
+    """Both calls after which HiGHS may complain."""
+    program.add_rows(matrix, least)
+    program.solve(np.inf)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_rows_that_are_not_finite_are_refused(solver, value):
+    program = opened(solver, np.full(3, 0.5))
+    with pytest.raises(InputError, match="1 numbers in the rows"):
+        program.add_rows(np.array([[1.0, value, 0.0]]), np.zeros(1))
+    with pytest.raises(InputError, match="1 numbers in the rows"):
+        program.add_rows(np.array([[1.0, 0.0, 0.0]]), np.array([value]))
+    assert program.solve(np.inf).epsilon == 0
+
+
+QUIET = """
+import ctypes, os, sys
+import numpy as np
+from papertwin.robustness.program import open_program
+from papertwin.robustness import program
+printf = ctypes.CDLL(None).printf
+def both():
+    for solver in ("highspy", "highs", "highspy"):
+        print(open_program(solver, np.zeros(2), np.zeros(2), np.ones(2), 1.0).solve(9.0).status)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="redirection is for POSIX only")
+@pytest.mark.parametrize(
+    ("code", "out"),
+    [
+        ("printf(b'from C '); print('a'); both()", "from C a\noptimal\noptimal\noptimal\n"),
+        ("true = os.dup2; seen = []; os.dup2 = lambda *a: seen.append(a) or true(*a); both(); print(len(seen))",
+         "optimal\noptimal\noptimal\n2\n"),
+        ("os.close(1); sys.stdout = sys.stderr; both()", ""),
+        ("sys.stdout = None; both()", ""),
+        ("sys.stdout.close(); sys.stdout = sys.stderr; both()", ""),
+        ("os.devnull = '/not/there'; both()", "Running HiGHS"),
+    ],
+)  # fmt: skip
+def test_the_banner_is_kept_out_once_a_process_whatever_stdout_is(code, out):
+    done = subprocess.run([sys.executable, "-c", QUIET + code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "optimal" in done.stdout + done.stderr or "None" in code
+    assert sorted(done.stdout) == sorted(out) if "HiGHS" not in out else out in done.stdout
+
+
 def test_an_unknown_solver_and_one_that_is_not_there(monkeypatch):
-    with pytest.raises(ParameterError, match=r"'glpk'.*highs, highspy, cbc, scipy"):
+    with pytest.raises(InputError, match=r"'glpk'.*highs, highspy, cbc, scipy"):
         opened("glpk", np.zeros(2))
     monkeypatch.setattr(pulp.COIN_CMD, "available", lambda self: False)
     with pytest.raises(RunError, match=r"CBC.*solver='highs'"):

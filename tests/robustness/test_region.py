@@ -177,6 +177,31 @@ def test_the_seed_is_inside_and_the_network_is_itself_there(kind, device):
     assert (region.rows == 0) == (kind == "linear")
 
 
+@pytest.mark.parametrize("kind", NETS)
+def test_the_norms_of_rows_are_estimated_to_a_factor(kind, device):
+    model, x = network(kind, 4, device), inputs(kind, 4, 1, device)[0]
+    region, state = LinearRegion(model, x), torch.get_rng_state()
+    exact = np.linalg.norm(region.constraint_rows(np.arange(region.rows))[0], axis=1)
+    norms = region.row_norms.cpu().numpy()
+    assert norms.shape == (region.rows,)
+    assert torch.equal(torch.get_rng_state(), state)
+    solid = exact > 1e-9
+    assert solid.any() == (kind != "linear")
+    assert ((norms > exact / 2) & (norms < 2 * exact))[solid].all()
+    assert (norms > 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-7, 1.0, 1e7])
+def test_rows_of_rounding_have_the_norm_of_their_layer_and_rows_of_nothing_that_of_one(scale):
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2)).double()
+    first = scale * torch.tensor([[3.0, 4.0, 0.0], [1e-16, -1e-16, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    model[0].weight.data, model[0].bias.data = first, -1e3 * scale * torch.ones(3, dtype=torch.float64)
+    norms = LinearRegion(frozen(model), torch.full((3,), 0.5, dtype=torch.float64)).row_norms
+    assert norms[0] == pytest.approx(5 * scale, rel=0.5)
+    assert norms[1:3].tolist() == pytest.approx([1e-9 * float(norms[0])] * 2)
+    assert norms[3:].tolist() == [1, 1]
+
+
 @settings(max_examples=60, deadline=None)
 @given(kind=st.sampled_from([kind for kind in NETS if kind != "linear"]), seed=st.integers(0, 10**6))
 def test_inside_exactly_where_every_unit_and_window_does_the_same(kind, seed):
@@ -224,7 +249,7 @@ def test_any_rows_in_any_portions(deep_region, data, chunk):
     region, both, shift = deep_region
     index = np.array(sorted(data.draw(st.sets(st.integers(0, region.rows - 1)))), dtype=np.int64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(region, "portion", chunk)
         matrix, constant = region.constraint_rows(index)
     assert matrix.shape == (len(index), region.seed.numel())
     np.testing.assert_allclose(matrix, both[index], atol=1e-9)
@@ -232,14 +257,27 @@ def test_any_rows_in_any_portions(deep_region, data, chunk):
 
 
 @pytest.mark.parametrize("count", [1023, 1024, 1025])
-def test_rows_around_the_border_of_a_portion(count):
+def test_rows_around_the_border_of_a_portion(count, monkeypatch):
+    monkeypatch.setattr(module, "BUDGET", 1024 * 700 * 8)
     model = frozen(nn.Sequential(nn.Linear(2, 700), nn.ReLU(), nn.Linear(700, 700), nn.ReLU(), nn.Linear(700, 2)))
     region = LinearRegion(model, torch.tensor([0.3, 0.6], dtype=torch.float64))
+    assert region.portion == 1024
     index = np.arange(1400 - count, 1400)
     both, shift = explicit(region)
     matrix, constant = region.constraint_rows(index)
     np.testing.assert_allclose(matrix, both[index], atol=1e-12)
     np.testing.assert_allclose(constant, shift[index], atol=1e-12)
+
+
+def test_a_portion_is_a_row_at_least_and_keeps_to_its_budget(monkeypatch):
+    lenet_region = LinearRegion(frozen(lenet(seed=0)), torch.zeros(1, 28, 28, dtype=torch.float64))
+    assert lenet_region.portion == module.BUDGET // (20 * 24 * 24 * 8)
+    assert LinearRegion(network("linear", 0), inputs("linear", 0)[0]).portion == module.BUDGET // (6 * 8)
+    monkeypatch.setattr(module, "BUDGET", 100)
+    tight = LinearRegion(network("deep", 0), inputs("deep", 0)[0])
+    assert tight.portion == 1
+    both, _ = explicit(tight)
+    np.testing.assert_allclose(tight.constraint_rows(np.arange(9))[0], both[:9], atol=1e-9)
 
 
 def test_the_lenet_of_caffe_has_11540_rows_and_a_blank_image_is_in_its_own_region():

@@ -8,9 +8,20 @@ import pytest
 import torch
 from torch import nn
 
+from papertwin.robustness.inputs import frozen
 from papertwin.robustness.outcome import Adversarial
 from papertwin.robustness.pointwise import pointwise_robustness
-from papertwin.robustness.study import Study, comparison, conduct, fates, metrics, rows_broken, witness_problems
+from papertwin.robustness.study import (
+    Study,
+    comparison,
+    conduct,
+    fates,
+    metrics,
+    rows_broken,
+    survives_rounding,
+    survives_single,
+    witness_problems,
+)
 
 
 def outcome(epsilon, label=0, status="found"):
@@ -35,9 +46,29 @@ def test_only_points_measured_by_both_are_compared(study):
 
 
 def test_metrics_leave_out_misclassified_and_timed_out_points(study):
-    row = metrics(study, "lp", 0.1, 0)
+    row = metrics(*study.measured("lp"), "lp", 0.1, 0)
     assert row["φ LP"] == pytest.approx(1 / 3)
     assert row["μ LP"] == pytest.approx(0.05)
+
+
+def test_rounding_to_grey_levels_counts_whole_levels():
+    """A seed from a file holds k/255 in single precision; a change of exactly 20 levels is within 20/255."""
+    model = nn.Sequential(nn.Linear(1, 2))
+    model[0].weight.data, model[0].bias.data = torch.tensor([[1.0], [-1.0]]), torch.tensor([-0.5, 0.5])
+    for level in range(108, 127):
+        seed = np.array([np.float32(level / 255)], dtype=float)
+        for change, kept in ((20, level + 20 > 127.5), (21, False)):
+            witness = np.array([(level + change) / 255 + 1e-9])
+            found = Adversarial(float(np.abs(witness - seed).max()), witness, 1, 0, 0, 0.0, "found")
+            assert survives_rounding(frozen(model), found, seed, 20 / 255) == kept
+
+
+def test_a_witness_is_asked_about_in_the_networks_own_precision():
+    model = nn.Sequential(nn.Linear(1, 2))
+    model[0].weight.data, model[0].bias.data = torch.tensor([[1.0], [-1.0]]), torch.tensor([-0.5, 0.5])
+    for beyond, kept in ((1e-3, True), (1e-10, False)):  # 0.5 + 1e-10 is 0.5 in single precision, a tie: label 0
+        witness = np.array([0.5 - beyond])
+        assert survives_single(model, Adversarial(0.1, witness, 0, 1, 1, 0.0, "found")) == kept
 
 
 def test_fates_add_up(study):

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from papertwin.errors import InputError, ParameterError, RunError
+from papertwin.errors import InputError, RunError
 from papertwin.training.pool import Pool
 
 
@@ -52,5 +52,5 @@ def test_a_dead_process_is_an_error_that_says_what_to_do():
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "two"])
 def test_a_number_that_is_no_count_is_refused(wrong):
-    with pytest.raises(ParameterError, match="processes"):
+    with pytest.raises(InputError, match="processes"):
         Pool(wrong)

@@ -6,8 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-DIFFERENCE = 0.3  # change of a pixel that is drawn in full red or blue
-
 
 def gallery(
     rows: Sequence[Sequence[np.ndarray | None]],
@@ -19,8 +17,8 @@ def gallery(
     """Draw rows of images.
 
     Args:
-        rows: images (c, h, w) with pixels in [0, 1]; a title with "difference" marks a column of differences; None
-            leaves the place empty.
+        rows: images (c, h, w) with pixels in [0, 1]; None leaves the place empty. A title that begins with "difference"
+            marks a column of differences; those of a row are drawn on one scale, whose ends are ± their largest value.
         names: one a row, written at its left.
         titles: one a column.
         captions: one an image, written under it.
@@ -30,8 +28,11 @@ def gallery(
         len(rows), len(titles), figsize=(size * len(titles) + 0.7, (size + 0.25) * len(rows) + 0.3), squeeze=False
     )
     for line, (images, texts) in enumerate(zip(rows, captions)):
-        for ax, image, title, text in zip(axes[line], images, titles, texts):
-            _picture(ax, image, "difference" in title)
+        signed = [title.startswith("difference") for title in titles]
+        changes = [np.abs(image).max() for image, yes in zip(images, signed) if yes and image is not None]
+        largest = max(changes, default=0.0) or 1.0
+        for ax, image, yes, title, text in zip(axes[line], images, signed, titles, texts):
+            _picture(ax, image, largest if yes else None)
             ax.set_xlabel(text, fontsize=8, labelpad=2)
             if line == 0:
                 ax.set_title(title, fontsize=9, loc="center")
@@ -39,7 +40,8 @@ def gallery(
     return figure
 
 
-def _picture(ax: plt.Axes, image: np.ndarray | None, signed: bool) -> None:
+def _picture(ax: plt.Axes, image: np.ndarray | None, largest: float | None) -> None:
+    """Draw an image, or a difference of at most `largest`."""
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
     for spine in ax.spines.values():
@@ -47,7 +49,7 @@ def _picture(ax: plt.Axes, image: np.ndarray | None, signed: bool) -> None:
     if image is None:
         return
     grey = image.shape[0] == 1
-    if signed:
-        ax.imshow(image.mean(0), cmap="RdBu_r", vmin=-DIFFERENCE, vmax=DIFFERENCE)
+    if largest is not None:
+        ax.imshow(image.mean(0), cmap="RdBu_r", vmin=-largest, vmax=largest)
     else:
         ax.imshow(image[0] if grey else image.transpose(1, 2, 0), cmap="gray_r" if grey else None, vmin=0, vmax=1)

@@ -82,11 +82,12 @@ def lenet(pool: Pool = "max", *, seed: int) -> nn.Sequential:
 
 
 def nin(classes: int = 10, *, seed: int) -> nn.Sequential:
-    """Build Network in Network for CIFAR-10: three blocks of a convolution and two 1×1 ones, ReLU after each.
+    """Build Network in Network for CIFAR-10: three blocks of a convolution and two 1×1 ones, with ReLU in between.
 
     This is `cifar_nin` with dropout, weights drawn by their fan-in, and layers that have numbers instead of names.
     Pooling windows are 3×3 with stride 2 and end at the border (`ceil_mode`), so maps have 32, 16 and 8 pixels a
-    side. After the last ReLU each class has its own map, whose mean is the logit.
+    side. Each class has its own map, whose mean is the logit. No ReLU there (ours): with one, all logits can become
+    zero early in training and stay so.
 
     Args:
         classes: number of classes.
@@ -98,7 +99,7 @@ def nin(classes: int = 10, *, seed: int) -> nn.Sequential:
     Raises:
         InputError: `classes` is no whole number above 0.
     """
-    *layers, _mean, _flat = cifar_nin(classes, dropout=0.5, fan="in", last_relu=True, seed=seed)
+    *layers, _mean, _flat = cifar_nin(classes, dropout=0.5, fan="in", seed=seed)
     return nn.Sequential(*layers, nn.AvgPool2d(8), nn.Flatten())
 
 

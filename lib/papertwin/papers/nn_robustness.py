@@ -16,28 +16,28 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from papertwin import paths
-from papertwin.claims import Measured
+from papertwin import imports, paths
 from papertwin.data import registry
 from papertwin.data.images import Images, load_images
 from papertwin.errors import ParameterError
-from papertwin.nets import stored, train
+from papertwin.nets import Recipe, stored, train, untrained
+from papertwin.nets.recipes import RECIPES
 from papertwin.robustness import pgd_adversarial, toy
 from papertwin.robustness.finetuning import finetune, rounds
 from papertwin.robustness.many import SeedPool
 from papertwin.robustness.outcome import Adversarial
 from papertwin.robustness.pointwise import pointwise_robustness
-from papertwin.robustness.study import Study, comparison, conduct, fates, metrics, witness_problems
-from papertwin.training.intervals import grouped_mean_interval, paired_difference, wilson
+from papertwin.robustness.study import Study, comparison, conduct, fates, metrics
+from papertwin.training.checkpoints import load_weights, save_weights
 from papertwin.training.loop import accuracy
 
 MARGIN = 1e-6  # logits by which a witness must be on the other side
 NEARER = 1e-4  # distances closer than this count as equal
-RATE = 0.01  # of fine-tuning: a tenth of that of the training
+SLOWER = 0.1  # rate of fine-tuning, as a share of that of the training
 ROUNDS = 2
-SAME = 1e-5  # largest difference of two optima that count as the same
 TOY_STEPS = 401  # grid points a side of the brute-force search on the plane
-TOY_SEED = (0.42, 0.40)
+TOY_SEEDS = ((0.42, 0.40), (0.75, 0.65))
+RECIPES_AT = "papertwin.nets.recipes"
 FULL_LIMIT = 600.0  # seconds for a full program
 
 
@@ -52,6 +52,7 @@ class Params:
     tune_images: int = 2000
     replicates: int = 1
     full_points: int = 2
+    full_mlp_points: int = 10
     nin_points: int = 0
     levels: int = 20
     limit: float = 120.0
@@ -64,20 +65,24 @@ class Params:
     def __post_init__(self) -> None:
         """Refuse numbers that no experiment can use."""
         least = {"mlp_points": 2, "lenet_points": 1, "tuned_points": 1, "tune_points": 1, "tune_images": 1}
-        least |= {"replicates": 1, "full_points": 1, "nin_points": 0, "levels": 1, "processes": 0}
+        least |= {"replicates": 1, "full_points": 1, "full_mlp_points": 1, "nin_points": 0, "levels": 1, "processes": 0}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise ParameterError(f"{name} is {getattr(self, name)}; it must be at least {smallest}.")
-        if self.tuned_points > self.mlp_points or self.full_points > self.lenet_points:
+        parts = [("tuned_points", "mlp_points"), ("tuned_points", "lenet_points"), ("full_mlp_points", "mlp_points")]
+        parts += [("full_points", "lenet_points"), ("tune_points", "tune_images")]
+        for name, whole in parts:
+            if getattr(self, name) > getattr(self, whole):
+                raise ParameterError(
+                    f"{name} ({getattr(self, name)}) can be at most {whole} ({getattr(self, whole)}): "
+                    "they are the first of these."
+                )
+        if max(self.mlp_points, self.lenet_points, self.nin_points) > 10_000 or self.tune_images > 60_000:
             raise ParameterError(
-                f"tuned_points ({self.tuned_points}) can be at most mlp_points ({self.mlp_points}), and full_points "
-                f"({self.full_points}) at most lenet_points ({self.lenet_points}): they are the first of these."
+                "Points can be at most the 10,000 test images, tune_images the 60,000 training images."
             )
-        if self.tune_points > self.tune_images or max(self.mlp_points, self.lenet_points) > 10_000:
-            raise ParameterError(
-                f"tune_points ({self.tune_points}) can be at most tune_images ({self.tune_images}), and points at most "
-                "the 10,000 test images."
-            )
+        if not 0 <= self.seed < 2**31:
+            raise ParameterError(f"seed is {self.seed}; it must be from 0 to 2147483647.")
         if not self.limit > 0:
             raise ParameterError(f"limit is {self.limit}; it must be above 0 seconds.")
 
@@ -106,12 +111,24 @@ def test_images() -> Images:
 
 def network(name: str, params: Params) -> nn.Sequential:
     """A network of ours: stored weights, or trained anew where `retrain` asks for it."""
-    return train(name, device=params.device) if params.retrain else stored(name)
+    return trained(name, params) if params.retrain else stored(name)
+
+
+def trained(name: str, params: Params) -> nn.Sequential:
+    """Train a network by its recipe, or load what an interrupted run of the same code has trained."""
+    if (store := store_of(params)) is None:
+        return train(name, device=params.device)
+    place = store / "networks" / f"{name}-{params.device}-{imports.digest((RECIPES_AT,), ('torch',))[:16]}.npz"
+    if place.is_file():
+        return load_weights(untrained(name), place).eval()
+    model = train(name, device=params.device)
+    save_weights(model, place)
+    return model
 
 
 def store_of(params: Params) -> Path | None:
-    """Where finished searches of a long run are kept, so that it can be interrupted; none at quick."""
-    return None if params.profile == "quick" else paths.figures_root() / ".state" / "nn_robustness"
+    """Where a long run keeps what is finished, so that it can be interrupted; none at quick."""
+    return None if params.profile == "quick" else paths.cache("nn_robustness")
 
 
 def searches(params: Params, pool: SeedPool, methods: tuple[str, ...] = ("lp", "lbfgs", "pgd")) -> dict[str, Callable]:
@@ -140,10 +157,17 @@ def study(name: str, model: nn.Sequential, count: int, params: Params, pool: See
 
 @dataclass(frozen=True)
 class Tuning:
-    """The fine-tuning experiment on one network: its studies, original first."""
+    """The fine-tuning experiment on one network.
+
+    Attributes:
+        original: the network before.
+        studies: of every fine-tuned one.
+        appended: name of a study → adversarial examples in its training set.
+    """
 
     original: Study
     studies: list[Study]
+    appended: dict[str, int]
 
     def of(self, name: str) -> Study:
         """The study whose name ends so, for example `LP T=2`."""
@@ -159,27 +183,30 @@ def tuning(
     """
     images, labels = choose(load_images("mnist", "train"), params.tune_images, params.seed + 1)
     images = images.astype(np.float32)
-    studies = []
-    for branch, model, count in _tuned(original.model, images, labels, params, pool):
+    studies, appended = [], {}
+    recipe = RECIPES[name.partition(" ")[0].lower()]
+    for branch, model, count in _tuned(original.model, images, labels, recipe, params, pool):
         label = f"{name}, {branch}"
+        appended[label] = count
         progress(f"{label}: {count} adversarial examples")
         studies.append(study(label, model, params.tuned_points, params, pool, "lp", "lbfgs"))
-    return Tuning(original.first(params.tuned_points), studies)
+    return Tuning(original.first(params.tuned_points), studies, appended)
 
 
 def _tuned(
-    model: nn.Sequential, images: np.ndarray, labels: np.ndarray, params: Params, pool: SeedPool
+    model: nn.Sequential, images: np.ndarray, labels: np.ndarray, recipe: Recipe, params: Params, pool: SeedPool
 ) -> Iterator[tuple[str, nn.Sequential, int]]:
     """Yield every fine-tuned network: branch, network, adversarial examples in its training set."""
+    settings = {"rate": SLOWER * recipe.rate, "weight_decay": recipe.weight_decay, "batch": recipe.batch}
     control = model
     for number in range(1, ROUNDS + 1):
         nothing = images[:0], labels[:0]
-        control = finetune(control, images, labels, *nothing, rate=RATE, seed=params.seed + number)
+        control = finetune(control, images, labels, *nothing, seed=params.seed + number, **settings)
     yield f"control T={ROUNDS}", control, 0
     for method, branch in (("lbfgs", "L-BFGS-B"), ("lp", "LP")):
         search = searches(params, pool, (method,))[method]
-        options = {"rate": RATE, "count": ROUNDS, "points": params.tune_points, "seed": params.seed}
-        for step in rounds(model, images, labels, search, **options):
+        options = {"count": ROUNDS, "points": params.tune_points, "seed": params.seed}
+        for step in rounds(model, images, labels, search, **options, **settings):
             yield f"{branch} T={step.number}", step.model, step.appended
 
 
@@ -190,35 +217,38 @@ def replicate(number: int, params: Params, pool: SeedPool) -> Tuning:
     return tuning(f"MLP {number}", original, params, pool)
 
 
-def fine_tuning(mlp: Study, lenet: Study, params: Params, pool: SeedPool) -> tuple[list[Tuning], list[Study]]:
-    """The whole experiment: every perceptron, and beyond quick LeNet.
+def fine_tuning(mlp: Study, lenet: Study, params: Params, pool: SeedPool) -> list[Tuning]:
+    """The whole experiment: LeNet, at quick the original alone, and every perceptron."""
+    found = [Tuning(lenet, [], {}) if params.profile == "quick" else tuning("LeNet", lenet, params, pool)]
+    found.append(tuning("MLP", mlp, params, pool))
+    return found + [replicate(number, params, pool) for number in range(1, params.replicates)]
 
-    Returns:
-        The experiments on perceptrons, and every study for table 1, originals included.
+
+def curves(tuned: Tuning) -> list[tuple[Study, str, str, float]]:
+    """What a panel of figure 3 draws: study, colour, line and its width; first rounds are thin."""
+    styles = {"control": ("0.4", ":"), "L-BFGS-B": ("C3", "--"), "LP": ("C2", "-.")}
+    lines = [(tuned.original, "C0", "-", 1.6)]
+    for each in tuned.studies:
+        branch, _, number = each.name.rpartition(", ")[2].rpartition(" T=")
+        lines.append((each, *styles[branch], 1.6 if int(number) == ROUNDS else 0.7))
+    return lines
+
+
+def metrics_table(tunings: list[Tuning], params: Params) -> pd.DataFrame:
+    """Table 1: a row per network; accuracy, then frequency φ and severity μ by both algorithms with 95 % intervals.
+
+    `points` are those that both algorithms measured; over them everything is computed. The rest is counted beside them.
     """
-    perceptrons = [tuning("MLP", mlp, params, pool)]
-    perceptrons += [replicate(number, params, pool) for number in range(1, params.replicates)]
-    others = [] if params.profile == "quick" else [tuning("LeNet", lenet, params, pool)]
-    studies = [study for each in (*others, *perceptrons) for study in (each.original, *each.studies)]
-    return perceptrons, studies if others else [lenet, *studies]
-
-
-def curves(tuned: Tuning, lenet: Study) -> list[tuple[Study, str, str, str]]:
-    """What figure 3 draws: study, colour, line and name; the originals first, then each branch after its last round."""
-    lines = [(lenet, "C1", "-", "LeNet"), (tuned.original, "C0", "-", "MLP")]
-    branches = (("control", "0.4", ":"), ("L-BFGS-B", "C3", "--"), ("LP", "C2", "-."))
-    return lines + [
-        (tuned.of(f"{branch} T={ROUNDS}"), colour, line, f"MLP, {branch}") for branch, colour, line in branches
-    ]
-
-
-def metrics_table(studies: list[Study], params: Params) -> pd.DataFrame:
-    """Table 1: a row per network; accuracy, then frequency φ and severity μ by both algorithms with 95 % intervals."""
     rows = {}
-    for each in studies:
-        sizes = {"accuracy": each.accuracy, "points": len(each.measured("lbfgs", "lp")[0])}
-        columns = [metrics(each, method, params.threshold, params.seed) for method in ("lbfgs", "lp")]
-        rows[each.name] = sizes | columns[0] | columns[1]
+    for tuned in tunings:
+        for each in (tuned.original, *tuned.studies):
+            both = dict(zip(("lbfgs", "lp"), each.measured("lbfgs", "lp")))
+            fate = fates(each, "lp", params.threshold)
+            sizes = {"examples": tuned.appended.get(each.name, 0), "accuracy": each.accuracy, "points": len(both["lp"])}
+            sizes |= {"feasible": int(np.isfinite(both["lp"]).sum())}
+            sizes |= {name: fate[name] for name in ("timed out", "misclassified")}
+            columns = [metrics(both[method], method, params.threshold, params.seed) for method in both]
+            rows[each.name] = sizes | columns[0] | columns[1]
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("network")
 
 
@@ -233,26 +263,28 @@ def wins_table(studies: list[Study]) -> pd.DataFrame:
     rows = []
     for each in studies:
         pairs = [pair for pair in (("lp", "lbfgs"), ("lp", "pgd"), ("lbfgs", "pgd")) if set(pair) <= set(each.outcomes)]
+        pairs = [pair for pair in pairs if len(each.measured(*pair)[0])]
         rows += [{"network": each.name, **comparison(each, *pair, NEARER)} for pair in pairs]
     return pd.DataFrame(rows).set_index(["network", "pair"])
 
 
-def lazy_against_full(studies: list[Study], params: Params, pool: SeedPool) -> pd.DataFrame:
-    """Table 4: the first points of each network solved lazily and in full: seconds, rounds, rows, both optima.
+def lazy_against_full(mlp: Study, lenet: Study, params: Params, pool: SeedPool) -> pd.DataFrame:
+    """Table 4: the first points of both networks solved lazily, with our proof first, and in full.
 
-    The seconds are those of one process per seed, all of them at work, lazy and full alike.
+    The seconds are those of one process per seed, all of them at work, in all three ways alike. `ratio` is full over
+    lazy, without the proof.
     """
+    ways = {"lazy": {"proof": False}, "proof": {}, "full": {"lazy": False}}
     rows = []
-    for each in studies:
-        settings = {"margin": MARGIN, "limit": FULL_LIMIT}
-        images = each.images[: params.full_points]
-        lazy = pool.search(each.model, images, "lp", settings=settings)
-        full = pool.search(each.model, images, "lp", settings={**settings, "lazy": False})
-        for point, (a, b) in enumerate(zip(lazy, full)):
-            times = {"lazy s": a.seconds, "full s": b.seconds, "ratio": b.seconds / a.seconds}
-            sizes = {"rounds": a.rounds, "rows lazy": a.rows, "rows full": b.rows, "proof steps": a.steps}
-            optima = {"lazy": a.epsilon, "full": b.epsilon, "status": a.status, "status full": b.status}
-            rows.append({"network": each.name, "point": point, **times, **sizes, **optima})
+    for each, count in ((mlp, params.full_mlp_points), (lenet, params.full_points)):
+        common = {"margin": MARGIN, "limit": FULL_LIMIT}
+        found = [pool.search(each.model, each.images[:count], "lp", settings=common | way) for way in ways.values()]
+        for point, outcomes in enumerate(zip(*found)):
+            row = {"network": each.name, "point": point, "rounds": outcomes[0].rounds, "steps": outcomes[1].steps}
+            for name, outcome in zip(ways, outcomes):
+                row |= {f"{name} s": outcome.seconds, f"{name} rows": outcome.rows}
+                row |= {f"{name} optimum": outcome.epsilon, f"{name} status": outcome.status}
+            rows.append(row | {"ratio": outcomes[2].seconds / outcomes[0].seconds})
     return pd.DataFrame(rows)
 
 
@@ -262,7 +294,7 @@ def cifar(params: Params, pool: SeedPool) -> tuple[Study | None, str]:
         return None, "nin_points is 0: this profile leaves CIFAR-10 out."
     if not registry.present("cifar10"):
         return None, "CIFAR-10 is not here; see `papertwin data list`."
-    model, split = train("nin", device=params.device), load_images("cifar10", "test")
+    model, split = trained("nin", params), load_images("cifar10", "test")
     share = accuracy(model, split.scaled(), split.labels)
     points = choose(split, params.nin_points, params.seed)
     return conduct("NiN", model, share, points, searches(params, pool, ("lp",))), ""
@@ -286,108 +318,16 @@ class Plane:
         return 1 / (TOY_STEPS - 1)
 
 
-def plane(params: Params) -> Plane:
-    """Train the small network, solve one seed and search the same on a grid."""
-    points, labels = toy.plane_data(400, params.seed)
-    model, seed = toy.plane_network(points, labels, seed=params.seed), np.array(TOY_SEED)
-    near = [toy.nearest_on_grid(model, seed, TOY_STEPS, within=within) for within in (True, False)]
-    return Plane(points, labels, model, seed, pointwise_robustness(model, seed), *near)
+def planes(params: Params) -> list[Plane]:
+    """Train the small network, solve two seeds and search the same on a grid.
 
-
-def _verified(studies: list[Study]) -> tuple[bool, str]:
-    """Whether there are witnesses and none breaks a promise, and their number in words."""
-    problems = [problem for each in studies for problem in witness_problems(each, "lp")]
-    count = sum(outcome.witness is not None for each in studies for outcome in each.outcomes["lp"])
-    return bool(count and not problems), f"{count} witnesses, {len(problems)} of them broken"
-
-
-def encoding_holds(studies: list[Study], flat: Plane) -> Measured:
-    """C1a: no witness breaks a promise, and the plane's optimum is that of the grid."""
-    good, note = _verified(studies)
-    optimum, grid = flat.optimum.epsilon, flat.grid_region
-    note += f"; on the plane {optimum:.4f}, by grid search {grid:.4f}"
-    return Measured(good and abs(optimum - grid) <= flat.spacing, note=note)
-
-
-def encoding_cifar(found: Study | None, reason: str) -> Measured:
-    """C1b: the same on CIFAR-10."""
-    if found is None:
-        return Measured(None, note=reason)
-    good, note = _verified([found])
-    return Measured(good, note=note)
-
-
-def frequency_gain(each: Study, params: Params) -> Measured:
-    """C2a, C2c: frequency by the linear program minus that by L-BFGS-B, over the same points."""
-    ours, theirs = each.measured("lp", "lbfgs")
-    if len(ours) < 2:
-        return Measured(None, note="fewer than two points were measured by both")
-    if not ((ours <= params.threshold) | (theirs <= params.threshold)).any():
-        feasible = f"{np.isfinite(ours).sum()} programs feasible"
-        return Measured(None, note=f"neither found an example within the threshold at {len(ours)} points; {feasible}")
-    near = ours <= params.threshold, theirs <= params.threshold
-    note = f"{near[0].sum()} and {near[1].sum()} of {len(ours)} points; {np.isfinite(ours).sum()} programs feasible"
-    return Measured(near[0].mean() - near[1].mean(), paired_difference(*near), note)
-
-
-def nearer_share(each: Study) -> Measured:
-    """C2b, C2d: share of the points with different distances at which the linear program is nearer."""
-    counts = comparison(each, "lp", "lbfgs", NEARER)
-    wins, losses = counts["first nearer"], counts["second nearer"]
-    if not wins + losses:
-        return Measured(None, note="no point has different distances")
-    return Measured(wins / (wins + losses), wilson(wins, wins + losses), f"{wins} nearer, {losses} farther")
-
-
-def falls(tunings: list[Tuning], branch: str, method: str, params: Params) -> tuple[np.ndarray, np.ndarray]:
-    """Per network and point 1 where fine-tuning removed the example within the threshold, −1 where it made one.
-
-    Returns:
-        (m,) values and (m,) number of the network, over the points measured by both algorithms before and after.
+    With the first weights of seed 0 the nearest point with the other label lies in the linear region of the first of
+    the two, and outside that of the second.
     """
-    values, groups = [], []
-    for number, each in enumerate(tunings):
-        after = each.of(branch)
-        distances = {m: (each.original.distances(m), after.distances(m)) for m in ("lp", "lbfgs")}
-        kept = ~np.isnan(np.array(list(distances.values()))).any((0, 1))
-        before, later = (part[kept] <= params.threshold for part in distances[method])
-        values.append(before.astype(float) - later)
-        groups.append(np.full(kept.sum(), number))
-    return np.concatenate(values), np.concatenate(groups)
-
-
-def overfitting(tunings: list[Tuning], params: Params) -> Measured:
-    """C3: fall by L-BFGS-B minus fall by the linear program, after fine-tuning on L-BFGS-B's examples."""
-    own, groups = falls(tunings, f"L-BFGS-B T={ROUNDS}", "lbfgs", params)
-    other, _ = falls(tunings, f"L-BFGS-B T={ROUNDS}", "lp", params)
-    note = (
-        f"falls {own.mean():+.3f} by L-BFGS-B, {other.mean():+.3f} by LP; {len(tunings)} network(s), {len(own)} points"
-    )
-    return Measured((own - other).mean(), grouped_mean_interval(own - other, groups, params.seed), note)
-
-
-def both_improve(tunings: list[Tuning], params: Params) -> Measured:
-    """C4: the smaller of the two falls after fine-tuning on the linear program's examples."""
-    found = {method: falls(tunings, f"LP T={ROUNDS}", method, params) for method in ("lbfgs", "lp")}
-    method = min(found, key=lambda name: found[name][0].mean())
-    values, groups = found[method]
-    note = "; ".join(f"{name} {each.mean():+.3f}" for name, (each, _) in found.items())
-    return Measured(values.mean(), grouped_mean_interval(values, groups, params.seed), f"falls: {note}")
-
-
-def lazy_is_exact(table: pd.DataFrame) -> Measured:
-    """C5a: same status and same optimum on every seed that both came to an end on."""
-    ended = table[table["status"].isin(["found", "infeasible"]) & table["status full"].isin(["found", "infeasible"])]
-    if ended.empty:
-        return Measured(None, note=f"none of {len(table)} seeds was solved both ways within {FULL_LIMIT:g} s")
-    gaps = (ended["lazy"] - ended["full"]).abs()[ended["status"] == "found"]
-    same = (ended["status"] == ended["status full"]).all()
-    note = f"{len(ended)} seeds, {len(gaps)} with an optimum; largest difference {gaps.max():.1e}"
-    return Measured(bool(same and not (gaps > SAME).any()), note=note)
-
-
-def lazy_is_faster(table: pd.DataFrame) -> Measured:
-    """C5b: median ratio of seconds on LeNet."""
-    ratios, others = (table[table.network == name].ratio for name in ("LeNet", "MLP"))
-    note = f"{len(ratios)} LeNet seeds, {ratios.min():.0f} to {ratios.max():.0f}; MLP {others.median():.1f}"
-    return Measured(ratios.median(), note=note)
+    points, labels = toy.plane_data(400, params.seed)
+    model = toy.plane_network(points, labels, seed=params.seed)
+    found = []
+    for seed in map(np.array, TOY_SEEDS):
+        near = [toy.nearest_on_grid(model, seed, TOY_STEPS, within=within) for within in (True, False)]
+        found.append(Plane(points, labels, model, seed, pointwise_robustness(model, seed), *near))
+    return found

@@ -11,9 +11,11 @@ the region: its margin is at most b.
 
 The weights are searched with the primal-dual hybrid gradient method (Chambolle and Pock 2011), which needs nothing but
 products with A and Aᵀ: one pass forward and one back through the network a step, no row of A is built. Rows are scaled
-to norm 1, estimated from random signs. This proof is ours; the paper leaves infeasibility to its solver.
+to norm 1, by the region's estimate of their norms. This proof is ours; the paper leaves infeasibility to its solver.
 """
 
+import math
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +26,6 @@ from papertwin.robustness.region import LinearRegion
 
 STEPS = 600
 CHECK = 25  # steps between two checks of the proof
-PROBES = 32  # random signs from which row norms are estimated
 POWER = 12  # power iterations for the norm of the scaled matrix
 SAFETY = 0.9  # of the largest step the theory allows, as the norm is an estimate from below
 ROUNDING = 1e-6  # b must be smaller than m by this much
@@ -58,6 +59,7 @@ def prove_infeasible(
     *,
     margin: float = 0.0,
     steps: int = STEPS,
+    deadline: float = math.inf,
 ) -> Certificate:
     """Search for a proof that no x of the region with low ≤ x ≤ high has `target` as its label by `margin`.
 
@@ -67,6 +69,7 @@ def prove_infeasible(
         low, high: box, in the shape of the seed.
         margin: by how much the target's logit must exceed every other.
         steps: after so many the search gives up, which says nothing about feasibility.
+        deadline: of `time.perf_counter()`; past it the search gives up at the next check, every `CHECK` steps.
     """
     search = _Search(region, target, low, high)
     best, bound, step = search.dual.clone(), np.inf, 0
@@ -76,7 +79,7 @@ def prove_infeasible(
             now = search.bound()
             if now < bound:
                 best, bound = search.dual.clone(), now
-            if bound < margin - ROUNDING:
+            if bound < margin - ROUNDING or not time.perf_counter() < deadline:
                 break
     weights = (best * search.scale)[0].cpu().numpy()
     weights /= weights[region.rows :].sum()
@@ -95,7 +98,7 @@ class _Search:
         self.contrast = eye[target] - eye[others]  # (labels, classes): f_target − f_other
         self.scale = torch.ones(1, region.rows + len(others), dtype=low.dtype, device=low.device)
         self.constant = self._values(torch.zeros_like(self.low))
-        self.scale = 1.0 / self._row_norms()
+        self.scale = 1.0 / torch.cat([region.row_norms, self._label_norms()])[None]
         self.constant = self.constant * self.scale
         self.x = region.seed[None].clone()
         self.dual = torch.zeros_like(self.scale)
@@ -126,12 +129,11 @@ class _Search:
         weights = dual * self.scale
         return self.region.transpose(weights[:, : self.region.rows], weights[:, self.region.rows :] @ self.contrast)
 
-    def _row_norms(self) -> Tensor:
-        """Estimate the norm of each row r: E (r·s)² = ‖r‖² for random signs s."""
-        signs = torch.randint(0, 2, (PROBES, self.low.numel()), generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
-        probes = signs.to(self.low).view(PROBES, *self.low.shape[1:])
-        norms = (self._values(probes) - self.constant).square().mean(0, keepdim=True).sqrt()
-        return torch.where(norms > 1e-9, norms, torch.ones_like(norms))
+    def _label_norms(self) -> Tensor:
+        """Norms of the label's rows, (labels,); 1 where two logits have the same row."""
+        rows = self.region.transpose(self.scale.new_zeros(len(self.contrast), self.region.rows), self.contrast)
+        norms = torch.linalg.vector_norm(rows.flatten(1), dim=1)
+        return torch.where(norms > 0, norms, 1.0)
 
     def _norm(self) -> float:
         """Largest singular value of the scaled matrix, by power iteration."""

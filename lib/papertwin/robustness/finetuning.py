@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError
 from papertwin.robustness.inputs import check_count
 from papertwin.robustness.outcome import Adversarial
 from papertwin.training.loop import fit, predict
@@ -54,6 +54,7 @@ def finetune(
     rate: float,
     epochs: int = 1,
     batch: int = 128,
+    weight_decay: float = 0.0,
     seed: int = 0,
     device: Any = None,
     threads: int | None = 1,
@@ -69,6 +70,7 @@ def finetune(
         rate: learning rate, constant; lower than that of the first training.
         epochs: passes over both sets, shuffled together.
         batch: images a step.
+        weight_decay: L2 penalty on every parameter.
         seed: of the shuffles and of dropout.
         device: where to train; None is where the model is.
         threads: of torch on the CPU; None leaves them as they are.
@@ -77,13 +79,13 @@ def finetune(
         The fine-tuned copy, on the device of `model` and in its mode.
 
     Raises:
-        ParameterError: adversarial examples do not fit the images or their labels.
+        InputError: adversarial examples do not fit the images or their labels.
         InputError: what `papertwin.training.loop.fit` refuses.
     """
     pictures, extra = np.asarray(images), np.asarray(adversaries)
     wanted, truth = np.asarray(labels), np.asarray(adversary_labels)
     if len(extra) != len(truth) or (len(extra) and extra.shape[1:] != pictures.shape[1:]):
-        raise ParameterError(
+        raise InputError(
             f"Adversarial examples must have the shape of the images, {pictures.shape[1:]}, and a label each; "
             f"got shape {extra.shape} and {len(truth)} labels."
         )
@@ -91,8 +93,9 @@ def finetune(
         pictures = np.concatenate([pictures, extra.astype(pictures.dtype)])
         wanted = np.concatenate([wanted, truth])
     tuned = copy.deepcopy(model)
-    settings = {"epochs": epochs, "rate": rate, "batch": batch, "seed": seed, "device": device, "threads": threads}
-    fit(tuned, pictures, wanted, schedule="constant", **settings)
+    settings = {"epochs": epochs, "rate": rate, "batch": batch, "weight_decay": weight_decay}
+    settings |= {"seed": seed, "device": device, "threads": threads, "schedule": "constant"}
+    fit(tuned, pictures, wanted, **settings)
     return tuned
 
 
@@ -119,19 +122,19 @@ def rounds(
         count: rounds, T at the end.
         points: seeds, drawn once among the training images, at most n.
         seed: of that draw; round T trains with seed + T.
-        settings: epochs, batch, device and threads of `finetune`.
+        settings: epochs, batch, weight_decay, device and threads of `finetune`.
 
     Yields:
         Each round, T = 1, 2, …; the next one starts from its network.
 
     Raises:
-        ParameterError: a number cannot be used, or `search` returns another number of results than seeds.
+        InputError: a number cannot be used, or `search` returns another number of results than seeds.
         InputError: what `papertwin.training.loop.fit` refuses.
     """
     pictures, truth = np.asarray(images), np.asarray(labels)
     count, points = check_count("count", count), check_count("points", points)
     if points > len(pictures):
-        raise ParameterError(f"points is {points}, but there are only {len(pictures)} training images to draw from.")
+        raise InputError(f"points is {points}, but there are only {len(pictures)} training images to draw from.")
     chosen = np.sort(np.random.default_rng(seed).choice(len(pictures), points, replace=False))
     found: list[np.ndarray] = []
     found_labels: list[int] = []
@@ -148,5 +151,5 @@ def rounds(
 def _searched(search: Search, model: nn.Module, seeds: np.ndarray) -> list[Adversarial]:
     outcomes = search(model, seeds) if len(seeds) else []
     if len(outcomes) != len(seeds):
-        raise ParameterError(f"The search returned {len(outcomes)} results for {len(seeds)} seeds; expected one each.")
+        raise InputError(f"The search returned {len(outcomes)} results for {len(seeds)} seeds; expected one each.")
     return outcomes

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError, ParameterError
 from papertwin.training.device import pick_device
 
 Box = tuple[float, float]
@@ -30,17 +30,17 @@ def check_seed(x: Any, box: Box) -> np.ndarray:
         Copy of `x`, float64, same shape.
 
     Raises:
-        ParameterError: the box is no interval, or the image is empty, not of numbers, not finite or outside the box.
+        InputError: the box is no interval, or the image is empty, not of numbers, not finite or outside the box.
     """
     low, high = check_box(box)
     seed = np.array(x)
     if seed.dtype.kind not in "fiu" or not seed.size:
-        raise ParameterError(f"A seed must be an image of numbers, got {seed.dtype} of shape {seed.shape}.")
+        raise InputError(f"A seed must be an image of numbers, got {seed.dtype} of shape {seed.shape}.")
     seed = seed.astype(np.float64)
     if not np.isfinite(seed).all():
-        raise ParameterError(f"The seed holds {int((~np.isfinite(seed)).sum())} values that are NaN or infinite.")
+        raise InputError(f"The seed holds {int((~np.isfinite(seed)).sum())} values that are NaN or infinite.")
     if seed.min() < low or seed.max() > high:
-        raise ParameterError(
+        raise InputError(
             f"The seed has values from {seed.min():g} to {seed.max():g}, outside the box [{low:g}, {high:g}]. "
             "Scale the image as the network takes it, or give its box."
         )
@@ -51,14 +51,14 @@ def check_box(box: Box) -> Box:
     """Return the two ends of the box as floats.
 
     Raises:
-        ParameterError: not two numbers, the first below the second.
+        InputError: not two numbers, the first below the second.
     """
     try:
         low, high = (float(end) for end in box)
     except (TypeError, ValueError):
-        raise ParameterError(f"box must be two numbers, for example (0.0, 1.0), got {box!r}.") from None
+        raise InputError(f"box must be two numbers, for example (0.0, 1.0), got {box!r}.") from None
     if not low < high:
-        raise ParameterError(f"box must be an interval with its lower end first, got {box!r}.")
+        raise InputError(f"box must be an interval with its lower end first, got {box!r}.")
     return low, high
 
 
@@ -84,17 +84,17 @@ def targets_of(logits: np.ndarray, target: Target) -> list[int]:
         target: "runner-up" (the second largest logit), "all" (every other label, most likely first), or one label.
 
     Raises:
-        ParameterError: the label does not exist or is the seed's own, or `target` is something else.
+        InputError: the label does not exist or is the seed's own, or `target` is something else.
     """
     label, *others = ranked(logits)
     if isinstance(target, str) and target in ("runner-up", "all"):
         return others if target == "all" else others[:1]
     if isinstance(target, bool) or not isinstance(target, int | np.integer):
-        raise ParameterError(f'target must be "runner-up", "all" or a label, got {target!r}.')
+        raise InputError(f'target must be "runner-up", "all" or a label, got {target!r}.')
     if not 0 <= target < len(logits):
-        raise ParameterError(f"target must be a label from 0 to {len(logits) - 1}, got {target}.")
+        raise InputError(f"target must be a label from 0 to {len(logits) - 1}, got {target}.")
     if target == label:
-        raise ParameterError(f"target {target} is the label that the network gives the seed: choose another one.")
+        raise InputError(f"target {target} is the label that the network gives the seed: choose another one.")
     return [int(target)]
 
 
@@ -106,11 +106,14 @@ def frozen(model: nn.Module, device: Any = "cpu") -> nn.Module:
         device: where the copy goes; on mps, which has no float64, it stays on the CPU.
 
     Raises:
-        ParameterError: `model` is no torch module, or there is no such device here.
+        InputError: `model` is no torch module, or there is no such device here.
     """
     if not isinstance(model, nn.Module):
-        raise ParameterError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
-    place = pick_device(device)
+        raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+    try:
+        place = pick_device(device)
+    except ParameterError as error:
+        raise InputError(str(error)) from None
     if place.type == "mps":
         place = torch.device("cpu")
     return copy.deepcopy(model).to(place, torch.float64).eval().requires_grad_(False)
@@ -131,14 +134,27 @@ def logits_of(model64: nn.Module, x: np.ndarray) -> np.ndarray:
         x: one image, without a batch axis.
 
     Raises:
-        ParameterError: the network does not give finite logits of shape (1, classes), classes ≥ 2.
+        InputError: the network does not take the image, or does not give finite logits of shape (1, classes),
+            classes ≥ 2.
     """
-    with torch.no_grad():
-        logits = model64(as_batch(model64, x[None])).cpu().numpy()
+    batch = as_batch(model64, x[None])
+    try:
+        with torch.no_grad():
+            logits = model64(batch)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise InputError(
+            f"The network does not take an image of shape {x.shape}, as a batch {tuple(batch.shape)}: {error}\n"
+            "Give one image as the network takes it, without the batch axis."
+        ) from error
+    if not isinstance(logits, torch.Tensor):
+        raise InputError(f"The network must give a tensor of logits, got {type(logits).__name__}.")
+    logits = logits.cpu().numpy()
     if logits.ndim != 2 or logits.shape[0] != 1 or logits.shape[1] < 2:
-        raise ParameterError(f"The network must give (1, classes) logits for one image, got shape {logits.shape}.")
+        raise InputError(f"The network must give (1, classes) logits for one image, got shape {logits.shape}.")
     if not np.isfinite(logits).all():
-        raise ParameterError("The network gives logits that are NaN or infinite at the seed; its training diverged.")
+        raise InputError("The network gives logits that are NaN or infinite at the seed; its training diverged.")
     return logits[0]
 
 
@@ -178,8 +194,8 @@ def check_count(name: str, value: Any, smallest: int = 1) -> int:
     """Return a setting that counts something.
 
     Raises:
-        ParameterError: it is no whole number of at least `smallest`.
+        InputError: it is no whole number of at least `smallest`.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
-        raise ParameterError(f"{name} must be a whole number of at least {smallest}, got {value!r}.")
+        raise InputError(f"{name} must be a whole number of at least {smallest}, got {value!r}.")
     return int(value)

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError
 
 AFFINE = (nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.Flatten, nn.BatchNorm1d, nn.BatchNorm2d)
 NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)  # in eval mode
+FORWARD = ("forward", "_conv_forward")  # where torch's layers compute
+KINDS = (*AFFINE, nn.ReLU, nn.MaxPool2d, *NOTHING)
 
 
 class HeldAffine:
@@ -144,35 +146,66 @@ def hold(model: nn.Sequential, x: Tensor) -> list[Held]:
         The held layers, first to last; neighbouring affine layers stay separate.
 
     Raises:
-        ParameterError: a layer of another kind, named by its place.
+        InputError: a layer of another kind, named by its place.
     """
     held, z = [], x
-    for name, module in _flat(model, ""):
+    for module in check_layers(model):
+        if isinstance(module, NOTHING):
+            continue
         if isinstance(module, nn.ReLU):
             layer = HeldReLU(z)
         elif isinstance(module, nn.MaxPool2d):
             layer = HeldMaxPool(module, z)
-        elif isinstance(module, AFFINE) and not _needs_batch(module):
-            layer = HeldAffine(module, z)
-        elif isinstance(module, NOTHING):
-            continue
         else:
-            names = ", ".join(kind.__name__ for kind in (*AFFINE, nn.ReLU, nn.MaxPool2d, *NOTHING))
-            raise ParameterError(
-                f"Layer {name} is a {type(module).__name__}, which has no linear encoding here; expected a Sequential "
-                f"of {names} (BatchNorm with running statistics). Rewrite the network with these, or leave it out."
-            )
+            layer = HeldAffine(module, z)
         held.append(layer)
         z = layer.forward(z)
     return held
 
 
+def check_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers of a network, first to last, once it is known that each can be held.
+
+    A layer is known by what it computes: a subclass with a forward of its own, or a hook, may compute anything.
+
+    Raises:
+        InputError: a layer of another kind, named by its place.
+    """
+    flat = _flat(model, "")
+    for name, module in flat:
+        trouble = _trouble(module)
+        if trouble is not None:
+            names = ", ".join(kind.__name__ for kind in KINDS)
+            raise InputError(
+                f"Layer {name} is a {type(module).__name__}{trouble}, which has no linear encoding here; expected a "
+                f"Sequential of {names} (BatchNorm with running statistics). Rewrite the network with these, or leave "
+                "it out."
+            )
+    return [module for _, module in flat if type(module).forward is not nn.Sequential.forward]
+
+
+def _trouble(module: nn.Module) -> str | None:
+    """Why a layer cannot be held, as the end of a sentence; None where it can."""
+    kind = next((kind for kind in (nn.Sequential, *KINDS) if isinstance(module, kind)), None)
+    if kind is None or _needs_batch(module):
+        return ""
+    own = [getattr(module, name, None) for name in FORWARD]
+    if [getattr(each, "__func__", each) for each in own] != [getattr(kind, name, None) for name in FORWARD]:
+        return " with a forward of its own"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return " with a forward hook"
+    if getattr(module, "return_indices", False):
+        return " with return_indices=True"
+    return None
+
+
 def _flat(model: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
-    """The layers of nested Sequentials with their places, such as `2.0`."""
+    """The layers of nested Sequentials with their places, such as `2.0`, and the Sequentials before their layers."""
+    here = [(prefix or "at the top", model)]
     if type(model).forward is not nn.Sequential.forward:
-        return [(prefix or "at the top", model)]
+        return here
     children = model._modules.items()  # `named_children` leaves out a layer that comes a second time
-    return [pair for name, child in children for pair in _flat(child, f"{prefix}.{name}" if prefix else name)]
+    return here + [pair for name, child in children for pair in _flat(child, f"{prefix}.{name}" if prefix else name)]
 
 
 def _needs_batch(module: nn.Module) -> bool:

@@ -26,7 +26,7 @@ from scipy import optimize
 from torch import nn
 from torch.nn import functional
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError
 from papertwin.robustness.inputs import (
     Box,
     Target,
@@ -71,7 +71,7 @@ def lbfgs_adversarial(
         The adversarial minimiser with the smallest max |x' − x|; status "not found" if no minimiser is adversarial.
 
     Raises:
-        ParameterError: an argument cannot be used.
+        InputError: an argument cannot be used.
     """
     started = time.perf_counter()
     ends = _check_range(c_range)
@@ -149,7 +149,7 @@ def _check_range(c_range: tuple[float, float]) -> tuple[float, float]:
     try:
         low, high = (float(end) for end in c_range)
     except (TypeError, ValueError):
-        raise ParameterError(f"c_range must be two numbers, for example (1e-3, 1e4), got {c_range!r}.") from None
+        raise InputError(f"c_range must be two numbers, for example (1e-3, 1e4), got {c_range!r}.") from None
     if not 0 < low < high < math.inf:
-        raise ParameterError(f"c_range must be two finite numbers above 0, the smaller first, got {c_range!r}.")
+        raise InputError(f"c_range must be two finite numbers above 0, the smaller first, got {c_range!r}.")
     return low, high

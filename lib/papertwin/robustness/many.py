@@ -3,7 +3,7 @@
 What is found does not depend on the number of processes (`papertwin.training.pool`). With a store, each finished seed
 is written to a file whose name is a hash of everything the result depends on: the algorithm, its settings, the network,
 the seed image, the source of this package and the versions of those that compute for it. A search that ran out of time
-is kept as well; to try it again, delete the folder.
+or failed is not kept: it is tried again.
 """
 
 import hashlib
@@ -12,8 +12,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, fields
-from functools import cache
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from papertwin import files
-from papertwin.errors import ParameterError
-from papertwin.imports import closure, modules
+from papertwin import files, imports
+from papertwin.errors import InputError
 from papertwin.robustness.outcome import Adversarial, Robustness
 from papertwin.training.pool import Pool
 
@@ -33,6 +31,7 @@ METHODS = {
     "lbfgs": ("papertwin.robustness.lbfgs", "lbfgs_adversarial", Adversarial),
 }
 PACKAGES = ("highspy", "numpy", "pulp", "scipy", "torch")  # whose versions may change what is found
+ENDED = ("found", "partial", "infeasible", "not found")  # what is stored: searches that came to an end
 KEPT = 4  # networks that a process remembers
 Progress = Callable[[str, float], None]
 
@@ -68,11 +67,11 @@ class SeedPool(Pool):
             n results in the order of the images.
 
         Raises:
-            ParameterError: no such method, or what the method refuses.
+            InputError: no such method, or what the method refuses.
             RunError: a process died, for lack of memory for instance.
         """
         if method not in METHODS:
-            raise ParameterError(f"method is {method!r}; expected one of {', '.join(METHODS)}.")
+            raise InputError(f"method is {method!r}; expected one of {', '.join(METHODS)}.")
         settings = settings or {}
         network = _packed(model)
         seeds = np.asarray(images, dtype=np.float64)
@@ -82,7 +81,8 @@ class SeedPool(Pool):
         tasks = [(method, settings, network, seeds[index]) for index in left]
         for number, outcome in self.completed(_search, tasks):
             found[left[number]] = outcome
-            _write(places[left[number]], outcome)
+            if outcome.status in ENDED:
+                _write(places[left[number]], outcome)
             if progress is not None:
                 known = sum(each is not None for each in found)
                 progress(f"{method}: point {known} of {len(found)}", known / len(found))
@@ -117,20 +117,11 @@ def _unpacked(network: bytes) -> nn.Module:
     return _networks[key]
 
 
-@cache
-def _source() -> str:
-    """Hash of the source of every module that a search may run, and of the versions of the packages below."""
-    files_of = modules()
-    digest = hashlib.sha256(json.dumps([[name, metadata.version(name)] for name in PACKAGES]).encode())
-    for name in sorted(closure([module for module, *_ in METHODS.values()])):
-        digest.update(name.encode() + files_of[name].read_bytes())
-    return digest.hexdigest()
-
-
 def _place(store: Path | None, method: str, settings: dict[str, Any], network: bytes, seed: np.ndarray) -> Path | None:
     if store is None:
         return None
-    digest = hashlib.sha256(_source().encode())
+    source = imports.digest(tuple(module for module, *_ in METHODS.values()), PACKAGES)
+    digest = hashlib.sha256(source.encode())
     for part in (method, json.dumps(settings, sort_keys=True, default=str), str(seed.shape)):
         digest.update(part.encode() + b"\0")
     digest.update(hashlib.sha256(network).digest() + seed.tobytes())

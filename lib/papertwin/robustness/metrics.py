@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError
 from papertwin.training.intervals import mean_interval, wilson
 
 
@@ -44,7 +44,7 @@ def adversarial_frequency(epsilons: Sequence[float] | np.ndarray, threshold: flo
         threshold: ε in the same unit, at least 0.
 
     Raises:
-        ParameterError: NaN or a negative number, no point, or a threshold that is not finite.
+        InputError: NaN or a negative number, no point, or a threshold that is not finite.
 
     >>> adversarial_frequency([0.02, 0.05, 0.3, float("inf")], 0.1)
     0.5
@@ -61,7 +61,7 @@ def adversarial_severity(epsilons: Sequence[float] | np.ndarray, threshold: floa
         threshold: ε in the same unit, at least 0.
 
     Raises:
-        ParameterError: NaN or a negative number, no point, or a threshold that is not finite.
+        InputError: NaN or a negative number, no point, or a threshold that is not finite.
 
     >>> round(adversarial_severity([0.02, 0.05, 0.3, float("inf")], 0.1), 3)
     0.035
@@ -91,7 +91,7 @@ def severity_interval(
         (low, high), or None where fewer than two points are that near.
 
     Raises:
-        ParameterError: NaN or a negative number, no point, or a threshold that is not finite.
+        InputError: NaN or a negative number, no point, or a threshold that is not finite.
     """
     distances = _checked(epsilons)
     near = distances[_within(distances, threshold)]
@@ -109,12 +109,12 @@ def frequency_curve(epsilons: Sequence[float] | np.ndarray, grid: Sequence[float
         (m,) int64.
 
     Raises:
-        ParameterError: NaN or a negative number, no point, or a grid that is not finite.
+        InputError: NaN or a negative number, no point, or a grid that is not finite.
     """
     distances = np.sort(_checked(epsilons))
     places = _numbers("grid", grid)
     if not ((places >= 0) & np.isfinite(places)).all():
-        raise ParameterError("grid must hold finite numbers of at least 0.")
+        raise InputError("grid must hold finite numbers of at least 0.")
     return np.searchsorted(distances, places, side="right")
 
 
@@ -127,13 +127,13 @@ def wins(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarr
         tolerance: largest difference that counts as equal, at least 0.
 
     Raises:
-        ParameterError: NaN or a negative number, no point, or different numbers of points.
+        InputError: NaN or a negative number, no point, or different numbers of points.
     """
     a, b = _checked(first), _checked(second)
     if len(a) != len(b):
-        raise ParameterError(f"Both searches must have measured the same points, got {len(a)} and {len(b)}.")
+        raise InputError(f"Both searches must have measured the same points, got {len(a)} and {len(b)}.")
     if not 0 <= tolerance < math.inf:
-        raise ParameterError(f"tolerance must be a finite number of at least 0, got {tolerance!r}.")
+        raise InputError(f"tolerance must be a finite number of at least 0, got {tolerance!r}.")
     neither = np.isinf(a) & np.isinf(b)
     nearer, farther = a < b - tolerance, b < a - tolerance
     counts = nearer.sum(), farther.sum(), (~(neither | nearer | farther)).sum(), neither.sum()
@@ -144,9 +144,9 @@ def _numbers(name: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ParameterError(f"{name} must be a list of numbers, got {values!r}.") from None
+        raise InputError(f"{name} must be a list of numbers, got {values!r}.") from None
     if array.ndim != 1:
-        raise ParameterError(f"{name} must be a list of numbers, got shape {array.shape}.")
+        raise InputError(f"{name} must be a list of numbers, got shape {array.shape}.")
     return array
 
 
@@ -154,18 +154,18 @@ def _checked(epsilons: Sequence[float] | np.ndarray) -> np.ndarray:
     """Distances as (n,) float64, once each is at least 0 or inf."""
     distances = _numbers("epsilons", epsilons)
     if not len(distances):
-        raise ParameterError("There are no points, so there is nothing to measure.")
+        raise InputError("There are no points, so there is nothing to measure.")
     if unknown := int(np.isnan(distances).sum()):
-        raise ParameterError(
+        raise InputError(
             f"{unknown} of {len(distances)} distances are NaN: a point whose search ran out of time was not measured. "
             "Leave such points out and report how many they are; inf stands for a search that found nothing."
         )
     if (distances < 0).any():
-        raise ParameterError(f"A distance must be at least 0, got {distances.min():g}.")
+        raise InputError(f"A distance must be at least 0, got {distances.min():g}.")
     return distances
 
 
 def _within(distances: np.ndarray, threshold: float) -> np.ndarray:
     if not 0 <= threshold < math.inf:
-        raise ParameterError(f"threshold must be a finite number of at least 0, got {threshold!r}.")
+        raise InputError(f"threshold must be a finite number of at least 0, got {threshold!r}.")
     return distances <= threshold

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError
 from papertwin.robustness.inputs import (
     Box,
     Target,
@@ -91,7 +91,7 @@ def pgd_adversarial(
         "untargeted" and `status` "not found" where no run succeeded.
 
     Raises:
-        ParameterError: an argument cannot be used.
+        InputError: an argument cannot be used.
     """
     started = time.perf_counter()
     if not len(images):
@@ -203,7 +203,7 @@ def _run(
 
 def _stacked(seeds: Sequence[np.ndarray]) -> np.ndarray:
     if len({seed.shape for seed in seeds}) > 1:
-        raise ParameterError(f"Images must have one shape, got {sorted({seed.shape for seed in seeds})}.")
+        raise InputError(f"Images must have one shape, got {sorted({seed.shape for seed in seeds})}.")
     return np.stack(seeds)
 
 
@@ -218,7 +218,7 @@ def _check_largest(largest: float | None, box: Box) -> float:
     low, high = check_box(box)
     value = high - low if largest is None else largest
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ParameterError(
+        raise InputError(
             f"largest must be a finite radius above 0, got {value!r}; with an unbounded box it has to be given."
         )
     return float(value)

@@ -5,7 +5,8 @@
                    f_l(x') − f_j(x') ≥ margin for all j ≠ l  (the label becomes l)
 
 Bastani et al. 2016 (arXiv 1605.07262). The region's rows are added lazily: solve without them, add the rows that the
-optimum breaks, repeat until it breaks none; the optimum never decreases and ends at that of the full program. Where the
+optimum breaks, repeat until it breaks none; the optimum never decreases and ends at that of the full program. Rows are
+scaled to norm 1, so that the same function with its hidden layers scaled otherwise gives the same program. Where the
 first optimum breaks many rows we first try to prove that the region does not hold the label at all
 (`papertwin.robustness.certificate`), which takes no solver.
 """
@@ -21,15 +22,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.errors import InputError
 from papertwin.robustness.certificate import prove_infeasible
-from papertwin.robustness.inputs import Box, Target, check_box, check_seed, frozen, logits_of, ranked, targets_of
+from papertwin.robustness.inputs import (
+    Box,
+    Target,
+    check_box,
+    check_count,
+    check_seed,
+    frozen,
+    logits_of,
+    ranked,
+    targets_of,
+)
+from papertwin.robustness.layers import check_layers
 from papertwin.robustness.outcome import Robustness
 from papertwin.robustness.program import Solution, open_program
 from papertwin.robustness.region import LinearRegion
 from papertwin.training.loop import single_thread
 
-TOLERANCE = 1e-6  # a row counts as broken beyond this; a tie as a tie within it, in units of the label rows' scale
+TOLERANCE = 1e-6  # a row of norm 1 counts as broken beyond this; a tie as one within it, in units of the label rows'
 ROWS_PER_ROUND = 150  # the most broken ones; more at once cost more in the solver than they save in rounds
 MANY = 300  # broken rows from which a proof of infeasibility is tried first
 STAGES = ("rows", "model", "solve", "proof")  # of `Robustness.timings`
@@ -74,7 +86,8 @@ def pointwise_robustness(
         margin: by how much the target's logit must exceed every other. At 0 a tie counts as adversarial; for images
             1e-6 leaves the witness strictly on the other side.
         proof: with lazy, try to prove infeasibility without the solver where that pays.
-        limit: seconds; beyond it the status is "timeout" and epsilon NaN.
+        limit: seconds; beyond it the status is "timeout" and epsilon NaN. The clock is looked at between the steps of
+            the search, so that it may end a little later.
         threads: of the solver.
         device: of the network passes.
 
@@ -83,15 +96,17 @@ def pointwise_robustness(
         (the network, run on the optimum, disagreed). epsilon is inf only where infeasible, NaN where unknown.
 
     Raises:
-        ParameterError: a layer without linear encoding, a seed outside the box, an unknown target or solver, or a
-            negative margin.
+        InputError: a layer without linear encoding, a seed outside the box, an unknown target or solver, a
+            negative margin, or threads that are no whole number above 0.
     """
     start = time.perf_counter()
     if not margin >= 0:
-        raise ParameterError(f"margin must be 0 or more, got {margin!r}.")
+        raise InputError(f"margin must be 0 or more, got {margin!r}.")
+    check_count("threads", threads)
     seed, (low, high) = check_seed(x, box), check_box(box)
     model64 = frozen(model, device)
     with single_thread():  # passes of one image: more threads wait for each other more than they help
+        check_layers(model64)
         logits = logits_of(model64, seed)
         targets = targets_of(logits, target)
         place = next((p.device for p in model64.parameters()), torch.device("cpu"))
@@ -134,6 +149,11 @@ def _combine(found: list, label: int, best: _Outcome | None, seconds: float) -> 
     return Robustness(*result, bound=bound, timings=timings, **totals)
 
 
+def _late(deadline: float) -> bool:
+    """Whether the time is up; NaN is no time at all."""
+    return not time.perf_counter() < deadline
+
+
 class _TargetSearch:
     """The search for one target label in one region."""
 
@@ -148,20 +168,14 @@ class _TargetSearch:
         self.rounds = self.rows = self.steps = 0
         self.bound = math.inf
         self.timings = dict.fromkeys(STAGES, 0.0)
-        with self._timed("rows"):
-            self._logit_rows = self._contrasts()
-        self.unit = float(np.abs(self._logit_rows[0]).max(initial=0.0)) or 1.0  # so that the scale of logits cancels
         self._given = np.zeros(region.rows, dtype=bool)
 
     def run(self, deadline: float) -> _Outcome:
         """Solve, and check the witness with the network; where rounding spoiled it, ask for a larger margin."""
-        solver, threads, margin = self.settings.solver, self.settings.threads, self.settings.margin
-        with self._timed("model"):
-            program = open_program(solver, self.seed, self.low, self.high, self.reach, threads)
-        self._label_rows(program, margin)
-        if not self.settings.lazy:
-            self._give(program, np.arange(self.region.rows))
-        outcome = None
+        margin, outcome = self.settings.margin, None
+        program = self._open(margin, deadline)
+        if program is None:
+            return _Outcome("timeout", self.target)
         for _ in range(RETRIES + 1):
             solution = self._solve(program, margin, deadline)
             if solution.status == "infeasible" and outcome:
@@ -175,14 +189,31 @@ class _TargetSearch:
             self._label_rows(program, margin)
         return outcome
 
+    def _open(self, margin: float, deadline: float) -> Any:
+        """The program with the rows that it gets before it is solved; None where the time is up."""
+        if _late(deadline):
+            return None
+        solver, threads = self.settings.solver, self.settings.threads
+        with self._timed("model"):
+            program = open_program(solver, self.seed, self.low, self.high, self.reach, threads)
+        with self._timed("rows"):
+            self._logit_rows, self._norms = self._contrasts(), self.region.row_norms.cpu().numpy()
+        self.unit = float(np.abs(self._logit_rows[0]).max(initial=0.0)) or 1.0  # so that the scale of logits cancels
+        self._label_rows(program, margin)
+        rows, portion = 0 if self.settings.lazy else self.region.rows, self.region.portion
+        for first in range(0, rows, portion):
+            if _late(deadline):
+                return None
+            self._give(program, np.arange(first, min(first + portion, rows)))
+        return program
+
     def _solve(self, program: Any, margin: float, deadline: float) -> Any:
         """Add rows until the optimum keeps them all."""
         while True:
-            left = deadline - time.perf_counter()
-            if not left > 0:
+            if _late(deadline):
                 return Solution("timeout")
             with self._timed("solve"):
-                solution = program.solve(left)
+                solution = program.solve(deadline - time.perf_counter())
             self.rounds += 1
             if solution.status != "optimal":
                 return solution
@@ -191,16 +222,18 @@ class _TargetSearch:
                 return solution
             worst = broken[np.argsort(slack[broken])[:ROWS_PER_ROUND]]
             if self.settings.proof and self.rounds == 1 and len(broken) > MANY and self._bounded():
-                proof = self._prove(margin)
+                proof = self._prove(margin, deadline)
                 if proof.proven:
                     return Solution("infeasible")
+            if _late(deadline):
+                return Solution("timeout")
             self._give(program, np.sort(worst))
 
-    def _prove(self, margin: float) -> Any:
+    def _prove(self, margin: float, deadline: float) -> Any:
         place = self.region.seed
         low, high = (torch.from_numpy(end).to(place).view_as(place) for end in (self.low, self.high))
         with self._timed("proof"):
-            proof = prove_infeasible(self.region, self.target, low, high, margin=margin)
+            proof = prove_infeasible(self.region, self.target, low, high, margin=margin, deadline=deadline)
         self.steps, self.bound = proof.steps, proof.bound
         return proof
 
@@ -227,15 +260,17 @@ class _TargetSearch:
     def _give(self, program: Any, index: np.ndarray) -> None:
         with self._timed("rows"):
             matrix, constant = self.region.constraint_rows(index)
+            norms = np.maximum(np.linalg.norm(matrix, axis=1), self._norms[index] / 2)  # an estimate, but never of dust
+            matrix /= norms[:, None]
         with self._timed("model"):
-            program.add_rows(matrix, -constant)
+            program.add_rows(matrix, -constant / norms)
         self._given[index] = True
         self.rows += len(index)
 
     def _broken(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the rows not yet given that x breaks, and the slack of every row."""
+        """Numbers of the rows not yet given that x breaks, and the slack of every row in units of its norm."""
         place = self.region.seed
-        slack = self.region.slack(torch.from_numpy(x).to(place).view(1, *place.shape))[0][0].cpu().numpy()
+        slack = self.region.slack(torch.from_numpy(x).to(place).view(1, *place.shape))[0][0].cpu().numpy() / self._norms
         return np.flatnonzero((slack < -TOLERANCE) & ~self._given), slack
 
     def _check(self, x: np.ndarray) -> _Outcome:

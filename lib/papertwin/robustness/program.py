@@ -15,15 +15,15 @@ import ctypes
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 from scipy import sparse
 
-from papertwin.errors import ParameterError, RunError
+from papertwin.errors import InputError, RunError
 
 NEGLIGIBLE = 1e-12  # coefficients below this are rounding, not structure
 
@@ -47,7 +47,12 @@ class Program(Protocol):
     """min e subject to |x' − x| ≤ e, low ≤ x' ≤ high, 0 ≤ e ≤ reach, and rows matrix·x' ≥ least."""
 
     def add_rows(self, matrix: np.ndarray, least: np.ndarray) -> None:
-        """Add the rows matrix·x' ≥ least: (k, n) and (k,)."""
+        """Add the rows matrix·x' ≥ least: (k, n) and (k,).
+
+        Raises:
+            InputError: a number that is not finite.
+            RunError: the solver does not take the rows.
+        """
 
     def solve(self, seconds: float) -> Solution:
         """Solve with all rows added so far, for at most so many seconds."""
@@ -66,11 +71,11 @@ def open_program(
         threads: for the solver, where it can use them.
 
     Raises:
-        ParameterError: unknown solver.
-        RunError: the solver is not installed.
+        InputError: unknown solver.
+        RunError: the solver is not installed, or refuses the program.
     """
     if solver not in SOLVERS:
-        raise ParameterError(f"Unknown solver {solver!r}: expected one of {', '.join(SOLVERS)}.")
+        raise InputError(f"Unknown solver {solver!r}: expected one of {', '.join(SOLVERS)}.")
     return SOLVERS[solver](np.asarray(x, float), low, high, reach, threads)
 
 
@@ -80,8 +85,14 @@ def _distance_rows(x: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
     return sparse.bmat([[eye, one], [-eye, one]], format="csr"), np.concatenate([x, -x])
 
 
-def _sparse_rows(matrix: np.ndarray) -> sparse.csr_matrix:
-    """(k, n + 1) with a zero column for e, without rounding dust."""
+def _sparse_rows(matrix: np.ndarray, least: np.ndarray) -> sparse.csr_matrix:
+    """(k, n + 1) with a zero column for e, without rounding dust; InputError where anything is not finite."""
+    wrong = np.size(matrix) + np.size(least) - int(np.isfinite(matrix).sum() + np.isfinite(least).sum())
+    if wrong:
+        raise InputError(
+            f"{wrong} numbers in the rows of the program are NaN or infinite; expected finite ones. Are the network's "
+            "weights finite, and not so large that their products overflow?"
+        )
     rows = sparse.csr_matrix(np.where(np.abs(matrix) < NEGLIGIBLE, 0.0, matrix))
     rows.resize(matrix.shape[0], matrix.shape[1] + 1)
     return rows
@@ -92,22 +103,45 @@ def _bound(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-@contextmanager
-def _without_banner() -> Iterator[None]:
-    """Keep the line that HiGHS prints from C when its first model is made out of the caller's output."""
-    if os.name != "posix":
-        yield
+@cache
+def _keep_banner_out() -> None:
+    """Make the first HiGHS model of this process, which prints a line from C, while its output goes nowhere.
+
+    Where there is no output to redirect, or it cannot be, the line is printed.
+    """
+    import highspy
+
+    with suppress(AttributeError, ValueError, OSError):  # there is no sys.stdout, or it is closed
+        sys.stdout.flush()
+    try:
+        flush = ctypes.CDLL(None).fflush if os.name == "posix" else None
+        kept = os.dup(1) if flush else None
+    except (OSError, AttributeError):
+        kept = None
+    if kept is None:
         return
-    sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    except OSError:
+        os.close(kept)
+        return
+    flush(None)  # what others wrote from C and is still to come out
     try:
         os.dup2(nowhere, 1)
-        yield
-        ctypes.CDLL(None).fflush(None)
+        highspy.Highs()
+        flush(None)
     finally:
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
+
+
+def _heed(status: Any, what: str) -> None:
+    """Raise RunError where HiGHS answers a call with an error."""
+    from highspy import HighsStatus
+
+    if status not in (HighsStatus.kOk, HighsStatus.kWarning):
+        raise RunError(f"HiGHS does not {what}: it answered {status.name}. Please report this with network and seed.")
 
 
 class _LiveHighs:
@@ -118,19 +152,23 @@ class _LiveHighs:
         self.model, self.order = model, order
         options = {"output_flag": False, "threads": threads, "solver": "simplex"}
         for name, value in options.items():
-            model.setOptionValue(name, value)
+            _heed(model.setOptionValue(name, value), f"take the option {name} = {value!r}")
 
     def add(self, rows: sparse.csr_matrix, least: np.ndarray) -> None:
         count = rows.shape[0]
         starts, columns = rows.indptr.astype(np.int32), self.order[rows.indices].astype(np.int32)
-        self.model.addRows(count, least, np.full(count, np.inf), rows.nnz, starts, columns, rows.data)
+        status = self.model.addRows(count, least, np.full(count, np.inf), rows.nnz, starts, columns, rows.data)
+        _heed(status, f"take {count} rows")
 
     def solve(self, seconds: float) -> Solution:
         from highspy import HighsModelStatus as Status
+        from highspy import HighsStatus
 
         self.model.resetGlobalScheduler(True)  # else a run with other threads than the last model's fails
-        self.model.setOptionValue("time_limit", self.model.getRunTime() + max(seconds, 0.0))
-        self.model.run()
+        limit = self.model.getRunTime() + max(seconds, 0.0)
+        _heed(self.model.setOptionValue("time_limit", limit), f"take the option time_limit = {limit!r}")
+        if self.model.run() == HighsStatus.kError:
+            return Solution("failed")
         status = self.model.getModelStatus()
         if status == Status.kOptimal:
             values = np.asarray(self.model.getSolution().col_value)[self.order]
@@ -148,15 +186,16 @@ class Highspy:
         """Build the model from arrays."""
         import highspy
 
-        with _without_banner():
-            self._live = _LiveHighs(highspy.Highs(), np.arange(len(x) + 1), threads)
-        self._live.model.addVars(len(x) + 1, np.append(low, 0.0), np.append(high, reach))
-        self._live.model.changeColCost(len(x), 1.0)
+        _keep_banner_out()
+        model = highspy.Highs()
+        self._live = _LiveHighs(model, np.arange(len(x) + 1), threads)
+        _heed(model.addVars(len(x) + 1, np.append(low, 0.0), np.append(high, reach)), f"take {len(x) + 1} columns")
+        _heed(model.changeColCost(len(x), 1.0), "take the objective")
         self._live.add(*_distance_rows(x))
 
     def add_rows(self, matrix: np.ndarray, least: np.ndarray) -> None:
         """See `Program.add_rows`."""
-        self._live.add(_sparse_rows(matrix), least)
+        self._live.add(_sparse_rows(matrix, least), least)
 
     def solve(self, seconds: float) -> Solution:
         """See `Program.solve`."""
@@ -164,12 +203,12 @@ class Highspy:
 
 
 class _Stated:
-    """The program as PuLP objects; rows wait as arrays until somebody needs them as text."""
+    """The program as PuLP objects; rows wait as sparse matrices until somebody needs them as text."""
 
     def __init__(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, reach: float, threads: int):
         import pulp
 
-        self.threads, self._waiting = threads, []
+        self.threads, self._waiting = threads, []  # of pairs: sparse rows, least
         self._problem = pulp.LpProblem("pointwise_robustness", pulp.LpMinimize)
         add = self._problem.add_variable
         self.pixels = [add(f"x{i}", _bound(low[i]), _bound(high[i])) for i in range(len(x))]
@@ -184,16 +223,22 @@ class _Stated:
         """The `pulp.LpProblem` with every row added so far; `problem.writeLP(path)` writes it down."""
         import pulp
 
-        for matrix, least in self._waiting:
-            for row, bound in zip(matrix, least.tolist()):
-                terms = [(self.pixels[i], float(row[i])) for i in np.flatnonzero(np.abs(row) >= NEGLIGIBLE)]
+        for rows, least in self._waiting:
+            for start, end, bound in zip(rows.indptr, rows.indptr[1:], least.tolist()):
+                entries = zip(rows.indices[start:end], rows.data[start:end].tolist())
+                terms = [(self.pixels[column], value) for column, value in entries]
                 self._problem.addConstraint(pulp.LpAffineExpression(terms) >= bound)
         self._waiting = []
         return self._problem
 
     def add_rows(self, matrix: np.ndarray, least: np.ndarray) -> None:
         """See `Program.add_rows`."""
-        self._waiting.append((matrix, least))
+        self._keep(matrix, least)
+
+    def _keep(self, matrix: np.ndarray, least: np.ndarray) -> sparse.csr_matrix:
+        rows = _sparse_rows(matrix, least)
+        self._waiting.append((rows, least))
+        return rows
 
 
 class PulpHighs(_Stated):
@@ -205,16 +250,15 @@ class PulpHighs(_Stated):
 
         super().__init__(x, low, high, reach, threads)
         solver = pulp.HiGHS(msg=False, threads=threads)
-        with _without_banner():
-            solver.createAndConfigureSolver(self._problem)
+        _keep_banner_out()
+        solver.createAndConfigureSolver(self._problem)
         solver.buildSolverModel(self._problem)
         order = np.array([variable.index for variable in (*self.pixels, self.epsilon)])
         self._live = _LiveHighs(self._problem.solverModel, order, threads)
 
     def add_rows(self, matrix: np.ndarray, least: np.ndarray) -> None:
         """See `Program.add_rows`."""
-        super().add_rows(matrix, least)
-        self._live.add(_sparse_rows(matrix), least)
+        self._live.add(self._keep(matrix, least), least)
 
     def solve(self, seconds: float) -> Solution:
         """See `Program.solve`."""
@@ -265,7 +309,7 @@ class Scipy:
 
     def add_rows(self, matrix: np.ndarray, least: np.ndarray) -> None:
         """See `Program.add_rows`."""
-        self._rows.append(_sparse_rows(matrix))
+        self._rows.append(_sparse_rows(matrix, least))
         self._least.append(least)
 
     def solve(self, seconds: float) -> Solution:

@@ -9,13 +9,17 @@ Source: Bastani et al. 2016 (arXiv 1605.07262), the convex restriction; that row
 ours.
 """
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from papertwin.robustness.layers import hold
 
-CHUNK = 1024  # rows that travel back through the network at once
+BUDGET = 16 * 2**20  # bytes of the largest intermediate of a backward pass; with 100 MiB LeNet takes twice as long
+PROBES = 32  # random signs from which row norms are estimated
+DUST = 1e-9  # a row with a smaller share of its layer's largest norm is rounding, not a direction
 
 
 class LinearRegion:
@@ -26,6 +30,7 @@ class LinearRegion:
         logits: (classes,) f(seed).
         rows: number of rows of A.
         sizes: rows per bending layer, first layer first.
+        portion: rows that travel back through the network at once.
     """
 
     def __init__(self, model: nn.Sequential, seed: Tensor):
@@ -36,13 +41,15 @@ class LinearRegion:
             seed: (…) float64, one input without the batch dimension, on the model's device.
 
         Raises:
-            ParameterError: a layer that cannot be held.
+            InputError: a layer that cannot be held.
         """
         self.seed = seed
         with torch.no_grad():
             self.layers = hold(model, seed[None])
             self.sizes = [layer.slacks for layer in self.layers if layer.slacks]
             self.rows = sum(self.sizes)
+            width = max([seed.numel(), *(layer.shape.numel() for layer in self.layers)])
+            self.portion = max(1, BUDGET // (width * seed.element_size()))
             self._constant, self._shift = (part[0] for part in self.slack(torch.zeros_like(seed)[None]))
             self.logits = self.slack(seed[None])[1][0]
 
@@ -67,6 +74,20 @@ class LinearRegion:
                 end -= layer.slacks
         return gradient
 
+    @cached_property
+    @torch.no_grad()
+    def row_norms(self) -> Tensor:
+        """Estimate of ‖A_i‖ for every row, (rows,), by E (A_i·s)² = ‖A_i‖² for random signs s; one batched pass.
+
+        A row that is nothing but rounding gets `DUST` times the largest norm of its layer, and 1 where all of them are.
+        """
+        draws = torch.randint(0, 2, (PROBES, self.seed.numel()), generator=torch.Generator().manual_seed(0))
+        signs = (draws * 2.0 - 1.0).to(self.seed).view(PROBES, *self.seed.shape)
+        norms = (self.slack(signs)[0] - self._constant).square().mean(0).sqrt()
+        largest = [part.max().expand(len(part)) for part in norms.split(self.sizes) if len(part)]
+        norms = torch.maximum(norms, DUST * torch.cat(largest)) if largest else norms
+        return torch.where(norms > 0, norms, 1.0)
+
     @torch.no_grad()
     def logit_rows(self) -> tuple[np.ndarray, np.ndarray]:
         """F, (classes, n), and d, (classes,), for n the number of entries of an input."""
@@ -81,8 +102,9 @@ class LinearRegion:
         Args:
             index: (k,) row numbers in [0, rows), ascending.
         """
-        parts = [self._some_rows(index[start : start + CHUNK]) for start in range(0, len(index), CHUNK)]
-        matrix = np.concatenate(parts) if parts else np.zeros((0, self.seed.numel()))
+        matrix = np.empty((len(index), self.seed.numel()))
+        for start in range(0, len(index), self.portion):
+            matrix[start : start + self.portion] = self._some_rows(index[start : start + self.portion])
         return matrix, self._constant.cpu().numpy()[index]
 
     def _some_rows(self, index: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from papertwin.robustness.metrics import (
 )
 from papertwin.robustness.outcome import Adversarial
 from papertwin.robustness.region import LinearRegion
+from papertwin.training.loop import predict
 
 NAMES = {"lp": "LP", "lbfgs": "L-BFGS-B", "pgd": "PGD"}
 GREY = 255  # levels of a pixel in the image files
@@ -62,9 +63,8 @@ class Study:
         return Study(self.name, self.model, self.accuracy, self.images[:count], self.labels[:count], cut)
 
 
-def metrics(study: Study, method: str, threshold: float, seed: int) -> dict[str, float]:
-    """Frequency φ and severity μ within a threshold, each with a 95 % interval, as columns of a table."""
-    (distances,) = study.measured(method)
+def metrics(distances: np.ndarray, method: str, threshold: float, seed: int) -> dict[str, float]:
+    """Frequency φ and severity μ of (m,) distances by one method, each with a 95 % interval, as columns of a table."""
     name = NAMES[method]
     row = {f"φ {name}": np.nan, f"μ {name}": np.nan}
     if not len(distances):
@@ -93,16 +93,25 @@ def fates(study: Study, method: str, threshold: float) -> dict[str, float]:
     }
     fate["other"] = len(kept) - fate["found"] - fate["infeasible"] - fate["timed out"]
     fate["within threshold"] = len(near)
+    fate["of these, in float32"] = sum(survives_single(study.model, outcome) for outcome, _ in near)
     model64 = frozen(study.model)
     fate["of these, after rounding"] = sum(survives_rounding(model64, *pair, threshold) for pair in near)
     return fate
 
 
+def survives_single(model: nn.Module, outcome: Adversarial) -> bool:
+    """Tell whether a witness is still adversarial for the network in its own precision, the image rounded to it."""
+    return bool(predict(model, outcome.witness[None].astype(np.float32))[0] != outcome.label)
+
+
 def survives_rounding(model64: nn.Module, outcome: Adversarial, image: np.ndarray, threshold: float) -> bool:
-    """Tell whether a witness rounded to whole grey levels is still adversarial and still within the threshold."""
-    rounded = np.round(outcome.witness * GREY) / GREY
-    label = predict_labels(model64, rounded[None])[0]
-    return bool(label != outcome.label and np.abs(rounded - image).max() <= threshold + 1e-9)
+    """Tell whether a witness rounded to whole grey levels is still adversarial and still within the threshold.
+
+    Distances are compared in levels: a seed from an image file holds them up to single precision only.
+    """
+    levels = np.round(outcome.witness * GREY)
+    label = predict_labels(model64, levels[None] / GREY)[0]
+    return bool(label != outcome.label and np.abs(levels - np.round(image * GREY)).max() <= round(threshold * GREY, 6))
 
 
 def comparison(study: Study, first: str, second: str, tolerance: float = 1e-4) -> dict[str, int]:
@@ -182,9 +191,12 @@ def versions(study: Study, point: int, methods: tuple[str, ...]) -> tuple[list[n
 
 
 def shares_broken(study: Study, method: str) -> list[float]:
-    """For every witness of a method, the share of the rows of its seed's linear region that it breaks."""
-    model64, found = frozen(study.model), zip(study.images, study.outcomes[method])
-    return [rows_broken(model64, image, each.witness) for image, each in found if each.witness is not None]
+    """For every witness of a method, the share of the rows of its seed's linear region that it breaks.
+
+    Seeds that the network misclassifies are left out.
+    """
+    model64, known = frozen(study.model), np.flatnonzero(np.isfinite(study.distances(method)))
+    return [rows_broken(model64, study.images[k], study.outcomes[method][k].witness) for k in known]
 
 
 def proven_margins(study: Study) -> tuple[np.ndarray, np.ndarray]:
@@ -193,8 +205,8 @@ def proven_margins(study: Study) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (m,) margins at the seed and (m,) bounds, by rising bound; all are logits.
     """
-    model64, found = frozen(study.model), zip(study.images, study.outcomes["lp"])
-    kept = [(image, each) for image, each in found if each.status == "infeasible" and np.isfinite(each.bound)]
+    model64, found = frozen(study.model), zip(study.images, study.outcomes["lp"], study.distances("lp"))
+    kept = [(image, each) for image, each, distance in found if np.isinf(distance) and np.isfinite(each.bound)]
     pairs = [(each.bound, label_margin(model64, image, each.target)) for image, each in kept]
     bounds, margins = np.array(sorted(pairs)).reshape(-1, 2).T
     return margins, bounds

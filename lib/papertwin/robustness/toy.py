@@ -17,8 +17,8 @@ def plane_data(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         seed: of the draws.
 
     Returns:
-        (count, 2) float32 in [0, 1], and (count,) int64 labels: 1 above y = 0.5 + 0.25 sin(2πx), 0 below; points nearer
-        to the wave than 0.06 are drawn again.
+        (count, 2) float32 in [0, 1], and (count,) int64 labels: 1 above y = 0.5 + 0.25 sin(2πx), 0 below; points less
+        than 0.06 above or below the wave are drawn again.
     """
     rng = np.random.default_rng(seed)
     points = np.zeros((0, 2))
@@ -34,7 +34,7 @@ def _height(points: np.ndarray) -> np.ndarray:
 
 
 def plane_network(points: np.ndarray, labels: np.ndarray, hidden: int = 12, seed: int = 0) -> nn.Sequential:
-    """Train a network with one hidden layer of ReLUs on points of the plane, to the end: all points come out right."""
+    """Train a network with one hidden layer of ReLUs on points of the plane, long enough to fit nearly all of them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, 2))

@@ -16,7 +16,7 @@ from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
-from papertwin.errors import ParameterError, RunError
+from papertwin.errors import InputError, RunError
 from papertwin.training.device import set_threads, thread_count
 from papertwin.training.loop import single_thread
 
@@ -31,10 +31,10 @@ class Pool:
         """Prepare `processes` of them, one a core when None; with 1 the work is done in this process.
 
         Raises:
-            ParameterError: `processes` is no whole number above 0.
+            InputError: `processes` is no whole number above 0.
         """
         if processes is not None and (isinstance(processes, bool) or not isinstance(processes, int) or processes < 1):
-            raise ParameterError(f"processes must be a whole number of at least 1, got {processes!r}.")
+            raise InputError(f"processes must be a whole number of at least 1, got {processes!r}.")
         self.processes = thread_count() if processes is None else processes
         self._executor: Any = None
 
