@@ -73,23 +73,24 @@ class Run:
         self._origin = provenance.collect(book.profiles[params.profile].data)
         self._saved: dict[str, results.Saved] = {}
 
-    def save(self, figure: "Figure", name: str) -> None:
+    def save(self, figure: "Figure", name: str, stamp: str | None = None) -> None:
         """Save a figure of the ledger as PNG, PDF and JSON arrays, with its stamp on it and provenance inside.
 
         Args:
             figure: the figure as it is shown.
             name: its id in the ledger, for example "fig3".
+            stamp: what to write on it in place of the ledger's stamp, where this run's data are others; None keeps it.
 
         Raises:
             LedgerError: the ledger has no such figure.
             RunError: the output folder cannot be written.
         """
-        from papertwin.figures import save_figure, stamp
+        from papertwin import figures
 
         exhibit = self._exhibit(name)
-        if exhibit.stamp:
-            stamp(figure, exhibit.stamp)
-        written = save_figure(figure, self.folder, name, {"figure": name, **self._identity()})
+        if text := exhibit.stamp if stamp is None else stamp:
+            figures.stamp(figure, text)
+        written = figures.save_figure(figure, self.folder, name, {"figure": name, **self._identity()})
         self._saved[name] = results.Saved.of(exhibit, written)
 
     def table(self, frame: "pd.DataFrame", name: str) -> "pd.DataFrame":

@@ -28,21 +28,26 @@ from papertwin.nets.conditional import (
     bayesian_search,
     correct_answers,
     fit_correctness,
+    nearest_to_origin,
     oversampled_probabilities,
     oversampled_views,
     pareto_front,
     sweep,
 )
+from papertwin.nets.layers import convolution, dense
 from papertwin.nets.literature import published
+from papertwin.training.device import pick_device
 from papertwin.training.loop import fit, scores
 from papertwin.training.pool import Pool
 from papertwin.training.trials import SetSizes, Trial, draw_sets, train_trial
 
 CARD = "conditional-networks"
-SETTINGS = {"rate": 0.05, "batch": 64, "weight_decay": 5e-4}  # of every training, with momentum and a cosine schedule
+# of every training, with momentum and a cosine schedule; the memory order is faster for groups, only rounding differs
+SETTINGS = {"rate": 0.05, "batch": 64, "weight_decay": 5e-4, "memory_format": torch.channels_last}
 VGG_GROUPS = (1, 1, 2, 4, 8)  # filter groups of the stages of the conditional VGG
 VGG_POOLS = (1, 3)  # stages of the small VGG after which a pool stands, besides the last
-GROUP_LIMITS = (16, 8, 8, 8, 16, 16, 16, 16)  # most groups of conv2 … conv9 in the search
+GROUP_LIMITS = (16, 8, 8, 8, 16, 16, 16, 16)  # most groups of conv2 … conv9 in the search below full width
+PAPER_LIMIT = 32  # at full width
 OPTIMUM = (32, 8, 32, 32, 8, 1, 32, 1)  # published groups of conv2 … conv9
 SHIFT = 1  # pixels by which views are shifted
 COPIES = 4  # random views of each training image of the ensemble
@@ -56,13 +61,14 @@ class Params:
 
     dataset: str = "fashion_mnist"
     side: int = 14
-    train_images: int = 3000
+    train_images: int = 2000
     check_images: int = 1000
     test_images: int = 2000
     union_images: int = 12000
     epochs: int = 3
     seeds: int = 3
-    candidates: int = 4
+    candidates: int = 8
+    halvings: int = 2
     search: str = "random"
     width: float = 0.25
     vgg_width: float = 0.125
@@ -109,13 +115,21 @@ class Params:
 
 def open_pool(params: Params) -> Pool:
     """Processes for the trainings: as many as asked for, 0 for one a core; one where an accelerator trains."""
-    return Pool(params.processes or None if params.device in ("auto", "cpu") else 1)
+    return Pool(params.processes or None if pick_device(params.device).type == "cpu" else 1)
 
 
-def train_all(builders: dict[str, partial], params: Params, pool: Pool) -> list[Trial]:
-    """Train every network from every seed."""
-    tasks = [(name, build, seed) for name, build in builders.items() for seed in params.every_seed]
-    return pool.map(partial(train_trial, sizes=params.sizes, **params.settings), tasks)
+def stamp(params: Params, instead: str) -> str:
+    """What is written on figures of networks that are trained here; nothing where the data are the paper's own."""
+    names = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10"}
+    return "" if names[params.dataset] == instead else f"{names[params.dataset]} in place of {instead}"
+
+
+def train_all(builders: dict[str, partial], params: Params, pool: Pool, known: Sequence[Trial] = ()) -> list[Trial]:
+    """Train every network from every seed, but for the trials that are known already."""
+    have = {(trial.name, trial.seed) for trial in known}
+    tasks = [(name, build, seed) for seed in params.every_seed for name, build in builders.items()]
+    left = [task for task in tasks if (task[0], task[2]) not in have]
+    return [*known, *pool.map(partial(train_trial, sizes=params.sizes, **params.settings), left)]
 
 
 def costs(trial: Trial, params: Params) -> tuple[int, int]:
@@ -135,6 +149,15 @@ def counts_table() -> pd.DataFrame:
     table["top-5 error"] = 100 * (1 - printed["top5_acc"])
     table["error"] = 100 * (1 - printed["accuracy"])
     return table
+
+
+def wide_variant() -> int:
+    """Parameters of the text's variant of VGG-11 with global max pooling, whose last convolution has 1024 filters."""
+    with torch.device("meta"):
+        model = vgg(global_pool=True, seed=0)
+        model.set_submodule("conv5-2", convolution(512, 1024, 3))
+        model.set_submodule("fc6", dense(1024, 4096))
+    return count(model, (3, 224, 224)).params
 
 
 def imagenet(table: pd.DataFrame) -> pd.DataFrame:
@@ -189,7 +212,9 @@ class Ensemble:
 
 
 def ensemble(seed: int, params: Params) -> Ensemble:
-    """Route 1: one view, route 2: all; the router learns on validation images and sees the inputs of the last layer.
+    """Route 1: one view, route 2: all; the router sees the inputs of the last layer.
+
+    It learns on one half of the validation images; the other half sets the threshold.
 
     The network is the plain small VGG, trained on random views of each image: the paper trained with crops and mirror
     images, without which a network is no better at many views than at one (as a pilot showed).
@@ -206,10 +231,11 @@ def ensemble(seed: int, params: Params) -> Ensemble:
         often = oversampled_probabilities(model, images, params.views, shift=SHIFT)
         right.append(np.stack([correct_answers(given, labels) for given in (once, often)], axis=1))
         features.append(scores(model[:-1], images))
-    router = fit_correctness(features[0], right[0], penalty=PENALTY)
-    check, test = (router.predict(each) for each in features)
+    half = len(features[0]) // 2
+    router = fit_correctness(features[0][:half], right[0][:half], penalty=PENALTY)
+    check, test = router.predict(features[0][half:]), router.predict(features[1])
     cost = {"views": params.views, "router": router.macs / count(model, sets.shape).macs}
-    threshold = sweep(check, right[0], **cost).threshold_within(1 + WAY * (params.views - 1))
+    threshold = sweep(check, right[0][half:], **cost).threshold_within(1 + WAY * (params.views - 1))
     return Ensemble(sweep(test, right[1], **cost), at_threshold(test, right[1], threshold, **cost))
 
 
@@ -225,10 +251,11 @@ def random_views(images: np.ndarray, views: int, seed: Sequence[int]) -> np.ndar
 # ---- the search ------------------------------------------------------------------------------------------------------
 
 
-def search_spaces(width: float) -> tuple[GroupSpace, FilterSpace]:
+def search_spaces(params: Params) -> tuple[GroupSpace, FilterSpace]:
     """Group exponents of conv2 … conv9 of NiN-64, and halvings of the filters of conv1 … conv9."""
-    filters = [layer.output[0] for layer in count(nin64(width=width, seed=0), (3, 32, 32)).layers][:-1]
-    return GroupSpace(list(pairwise(filters)), largest=GROUP_LIMITS), FilterSpace(filters)
+    filters = [layer.output[0] for layer in count(nin64(width=params.width, seed=0), (3, 32, 32)).layers][:-1]
+    limit = PAPER_LIMIT if params.width == 1 else GROUP_LIMITS
+    return GroupSpace(list(pairwise(filters)), largest=limit), FilterSpace(filters, params.halvings)
 
 
 def searched(params: Params, pool: Pool) -> list[Trial]:
@@ -237,20 +264,21 @@ def searched(params: Params, pool: Pool) -> list[Trial]:
     With `search` bayesian the group vectors are those that the Bayesian search tries on the first seed (it maximises
     validation accuracy per byte, as the paper did); with random they are drawn, as those of fewer filters are.
     """
-    space, fewer = search_spaces(params.width)
-    base = partial(nin64, width=params.width, norm=True)
-    whole = (0,) * len(space.allowed)
+    space, fewer = search_spaces(params)
+    base, whole = partial(nin64, width=params.width, norm=True), (0,) * len(space.allowed)
+    divided = [tuple(2**e for e in each) for each in fewer.sample(params.candidates, params.seed, without=[(0,) * 9])]
+    done: dict[tuple[int, ...], Trial] = {}
     if params.search == "bayesian":
-        tried = bayesian_search(space, partial(_value, space, base, params), params.candidates, params.seed)
-        vectors = [trial.exponents for trial in tried if trial.exponents != whole]
+        value = partial(_value, space, base, params, done)
+        bayesian_search(space, value, params.candidates + 1, params.seed)
     else:
-        vectors = space.sample(params.candidates, params.seed, without=[whole])
-    divided = fewer.sample(params.candidates, params.seed, without=[(0,) * len(fewer.allowed)])
+        done = dict.fromkeys(space.sample(params.candidates, params.seed, without=[whole]))
     builders = {"NiN-64": base}
+    vectors = [vector for vector in done if vector != whole]
     builders |= {f"groups {_text(space.groups(each))}": partial(base, groups=space.groups(each)) for each in vectors}
-    parts = [tuple(2**e for e in each) for each in divided]
-    builders |= {f"filters {_text(each)}": partial(base, divisors=each) for each in parts}
-    return train_all(builders, params, pool)
+    builders |= {f"filters {_text(each)}": partial(base, divisors=each) for each in divided}
+    known = [trial for vector, trial in done.items() if trial is not None and vector != whole]
+    return train_all(builders, params, pool, known)
 
 
 def cifar_networks(params: Params, pool: Pool) -> list[Trial]:
@@ -263,11 +291,12 @@ def cifar_networks(params: Params, pool: Pool) -> list[Trial]:
     return train_all(builders, params, pool)
 
 
-def _value(space: GroupSpace, base: partial, params: Params, vector: Sequence[int]) -> float:
-    """Validation accuracy per byte: what the search maximises."""
-    build = partial(base, groups=space.groups(vector))
-    trial = train_trial("", build, params.seed, params.sizes, **params.settings)
-    return (1 - trial.check_error) / costs(trial, params)[1]
+def _value(space: GroupSpace, base: partial, params: Params, done: dict, vector: tuple[int, ...]) -> float:
+    """Train one candidate, keep its trial, and return what the search maximises: validation accuracy per byte."""
+    groups = space.groups(vector)
+    build = partial(base, groups=groups)
+    done[vector] = train_trial(f"groups {_text(groups)}", build, params.seed, params.sizes, **params.settings)
+    return (1 - done[vector].check_error) / costs(done[vector], params)[1]
 
 
 def _text(numbers: Sequence[int]) -> str:
@@ -281,20 +310,35 @@ def search_table(trials: list[Trial], params: Params) -> pd.DataFrame:
     return table.sort_values(["search", "MACs", "network", "seed"], ignore_index=True)
 
 
-def price_of_shrinking(table: pd.DataFrame) -> np.ndarray:
-    """By how many points networks with fewer filters are worse than grouped ones at equal cost, per seed, (seeds,).
+def price_of_shrinking(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """By how many points networks with fewer filters are worse than grouped ones at equal cost, per seed.
 
-    The grouped networks on the front of (MACs, validation error), NiN-64 among them, give a line, linear in log MACs.
-    Networks with fewer filters whose MACs lie within that line's count, on average. NaN for a seed without any.
+    Both kinds are reduced to their fronts of (MACs, validation error), NiN-64 counting as grouped. Those of fewer
+    filters whose MACs lie within the range of the grouped networks are compared with the line through the grouped
+    front, linear in log MACs and level beyond its ends, and averaged.
+
+    Returns:
+        (seeds,) points of test error, NaN for a seed without such a network; (seeds,) how many were compared.
     """
-    return np.array([_price(of) for _, of in table.groupby("seed")])
+    found = [_price(of) for _, of in table.groupby("seed")]
+    return np.array([price for price, _ in found]), np.array([number for _, number in found])
 
 
-def _price(table: pd.DataFrame) -> float:
-    grouped = table[table["search"] != "filters"]
-    front = grouped[pareto_front(grouped[["MACs", "validation error"]])].sort_values("MACs")
-    fewer = table[(table["search"] == "filters") & table["MACs"].between(front["MACs"].min(), front["MACs"].max())]
-    if fewer.empty or len(front) < 2:
-        return np.nan
-    line = np.interp(np.log(fewer["MACs"]), np.log(front["MACs"]), front["test error"])
-    return float((fewer["test error"] - line).mean())
+def front(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows that no other beats in both MACs and validation error, one for each number of MACs, cheapest first."""
+    kept = table[pareto_front(table[["MACs", "validation error"]])]
+    return kept.sort_values(["MACs", "validation error"]).drop_duplicates("MACs")
+
+
+def _price(table: pd.DataFrame) -> tuple[float, int]:
+    grouped, fewer = table[table["search"] != "filters"], front(table[table["search"] == "filters"])
+    fewer = fewer[fewer["MACs"].between(grouped["MACs"].min(), grouped["MACs"].max())]
+    best = front(grouped)
+    line = np.interp(np.log(fewer["MACs"]), np.log(best["MACs"]), best["test error"])
+    return (float((fewer["test error"] - line).mean()) if len(fewer) else np.nan), len(fewer)
+
+
+def chosen(table: pd.DataFrame) -> str:
+    """The grouped network nearest to the origin of (validation error, MACs, bytes), the paper's choice; by means."""
+    means = table[table["search"] == "groups"].groupby("network")[["validation error", "MACs", "bytes"]].mean()
+    return means.index[nearest_to_origin(*means.to_numpy().T)]

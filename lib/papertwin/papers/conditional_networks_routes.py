@@ -8,7 +8,6 @@ classes, so that a tree of several routes can be four times as cheap as the dens
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,8 @@ class Perceptron:
         clusters: routes → (classes,) cluster of each class.
         classes: their names.
         dense: operations, validation and test error in per cent of the dense layer.
-        trees: a row for each number of routes and of evaluated ones: MACs, validation and test error in per cent.
+        trees: a row for each number of routes and of evaluated ones: mean operations and error in per cent, on
+            validation and on test images.
     """
 
     correlation: np.ndarray
@@ -111,7 +111,7 @@ def trunk(classes: int, *, seed: int) -> nn.Sequential:
 def perceptron(seed: int, params: Params) -> Perceptron:
     """Train the network, freeze what lies below its last layer, and turn that layer into trees.
 
-    The dense layer trains on for as long as the trees do.
+    The dense layer trains on for as long as the second part of a tree's training.
     """
     sets = union_sets(params.union_images, seed)
     model = trunk(len(sets.classes), seed=seed)
@@ -134,11 +134,13 @@ def perceptron(seed: int, params: Params) -> Perceptron:
 
 
 def _measured(tree: PerceptronTree, given: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Validation and test error of a tree, and its mean operations on the test images."""
-    check = error(scores(tree, given[1][0]), given[1][1])
-    tree.reset()
-    test = error(scores(tree, given[2][0]), given[2][1])
-    return {"MACs": tree.expected_macs(), "validation error": 100 * check, "test error": 100 * test}
+    """Error and mean operations of a tree on validation and on test images."""
+    row = {}
+    for part, (features, labels) in zip(("validation", "test"), given[1:]):
+        tree.reset()
+        row[f"{part} error"] = 100 * error(scores(tree, features), labels)
+        row[f"{part} MACs"] = tree.expected_macs()
+    return row
 
 
 def cheap_tree(found: Perceptron, times: float = 4.0) -> tuple[float, pd.Series]:
@@ -148,7 +150,7 @@ def cheap_tree(found: Perceptron, times: float = 4.0) -> tuple[float, pd.Series]
         Points of test error that it loses against the dense layer, NaN where no tree is so cheap; and its row.
     """
     cost, _, base = found.dense
-    cheap = found.trees[found.trees["MACs"] <= cost / times]
+    cheap = found.trees[found.trees["validation MACs"] <= cost / times]
     if cheap.empty:
         return np.nan, pd.Series(dtype=float)
     best = cheap.loc[cheap["validation error"].idxmin()]
@@ -299,8 +301,8 @@ def _networks(sets: Sets, seed: int, params: Params) -> list[Model]:
     return [*found, Model("plain network", "plain", seed, 100 * wrong, plain.macs, _Network(plain))]
 
 
-def timed(models: list[Model], params: Params) -> dict[str, float]:
-    """Microseconds an image, batches of 64, one thread: median of repeats in which all models take turns."""
+def timed(models: list[Model], params: Params) -> pd.DataFrame:
+    """Microseconds an image, batches of 64, one thread: a row a repeat, in which all models take turns."""
     images = draw_sets(params.sizes, models[0].seed).test[0][:BATCH]
     seconds: dict[str, list[float]] = {model.name: [] for model in models}
     with single_thread():
@@ -310,14 +312,20 @@ def timed(models: list[Model], params: Params) -> dict[str, float]:
                 model.answer(images)
                 if turn:
                     seconds[model.name].append(time.perf_counter() - start)
-    return {name: 1e6 * median(kept) / len(images) for name, kept in seconds.items()}
+    return 1e6 * pd.DataFrame(seconds) / len(images)
 
 
-def between_table(models: list[list[Model]], params: Params) -> pd.DataFrame:
-    """Table 2: a row a model; mean error over seeds and its range, operations, and time of the first seed's model."""
+def between_table(models: list[list[Model]], times: pd.DataFrame) -> pd.DataFrame:
+    """Table 2: a row a model; mean error over seeds and its range, operations, and median time of the first seed's."""
     rows = [vars(each) for of_seed in models for each in of_seed]
     found = pd.DataFrame(rows).groupby(["name", "kind"], sort=False)
     table = found["error"].agg(["mean", "min", "max"]).rename(columns=lambda name: f"error {name}")
     table["MACs"] = found["macs"].mean()
-    times = timed(models[0], params)
-    return table.reset_index().assign(microseconds=lambda frame: frame["name"].map(times))
+    return table.reset_index().assign(microseconds=lambda frame: frame["name"].map(times.median()))
+
+
+def kinds_of_clusters(found: Perceptron, routes: int = SHOWN) -> str:
+    """How many digits and how many clothes each cluster holds, as `11+7`: whether clusters are the super-classes."""
+    digit = np.arange(len(found.classes)) < len(found.classes) // 2
+    sizes = [(digit & (found.clusters[routes] == j), ~digit & (found.clusters[routes] == j)) for j in range(routes)]
+    return ", ".join(f"{first.sum()}+{second.sum()}" for first, second in sizes)
