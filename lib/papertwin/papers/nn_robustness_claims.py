@@ -115,7 +115,7 @@ def _weakest(parts: dict[str, np.ndarray], groups: np.ndarray, params: Params) -
         return Measured(None, note="no point was measured before and after")
     means = {name: values.mean() for name, values in parts.items()}
     said = "; ".join(
-        f"{name} {means[name]:+.3f} ({', '.join(f'{values[groups == g].mean():+.3f}' for g in np.unique(groups))})"
+        f"{name} {means[name]:+.3f} (per network {', '.join(f'{values[groups == g].mean():+.3f}' for g in np.unique(groups))})"
         for name, values in parts.items()
     )
     count = len(np.unique(groups))

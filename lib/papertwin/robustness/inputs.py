@@ -33,7 +33,7 @@ def check_seed(x: Any, box: Box) -> np.ndarray:
         InputError: the box is no interval, or the image is empty, not of numbers, not finite or outside the box.
     """
     low, high = check_box(box)
-    seed = np.array(x)
+    seed = np.array(x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x)
     if seed.dtype.kind not in "fiu" or not seed.size:
         raise InputError(f"A seed must be an image of numbers, got {seed.dtype} of shape {seed.shape}.")
     seed = seed.astype(np.float64)

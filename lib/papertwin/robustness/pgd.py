@@ -96,6 +96,8 @@ def pgd_adversarial(
     started = time.perf_counter()
     if not len(images):
         return []
+    if np.ndim(images[0]) == 0:
+        raise InputError("images must be a batch, (n, …), got one vector; for one image x pass x[None].")
     seeds = _stacked([check_seed(image, box) for image in images])
     noise = _noise(seeds.shape[1:], check_count("restarts", restarts), check_count("seed", seed, 0))
     settings = check_count("steps", steps), check_count("bisections", bisections, 0), _check_largest(largest, box)

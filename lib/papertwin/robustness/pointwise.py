@@ -94,6 +94,7 @@ def pointwise_robustness(
     Returns:
         `Robustness`; status "found", "partial", "infeasible", "timeout", "failed" (the solver gave up) or "unverified"
         (the network, run on the optimum, disagreed). epsilon is inf only where infeasible, NaN where unknown.
+        Infeasible is not robust: the seed's linear region does not hold the label, another region nearby may.
 
     Raises:
         InputError: a layer without linear encoding, a seed outside the box, an unknown target or solver, a
