@@ -118,10 +118,10 @@ def open_pool(params: Params) -> Pool:
     return Pool(params.processes or None if pick_device(params.device).type == "cpu" else 1)
 
 
-def stamp(params: Params, instead: str) -> str:
+def stamp(params: Params, instead: str = "") -> str:
     """What is written on figures of networks that are trained here; nothing where the data are the paper's own."""
-    names = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10"}
-    return "" if names[params.dataset] == instead else f"{names[params.dataset]} in place of {instead}"
+    name = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10"}[params.dataset]
+    return name if not instead else "" if name == instead else f"{name} in place of {instead}"
 
 
 def train_all(builders: dict[str, partial], params: Params, pool: Pool, known: Sequence[Trial] = ()) -> list[Trial]:
