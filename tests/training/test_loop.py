@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from papertwin.errors import InputError, ParameterError
-from papertwin.training.loop import accuracy, fit, predict, single_thread, torch_threads
+from papertwin.training.loop import accuracy, fit, predict, scores, single_thread, torch_threads
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((50, 1, 4, 4), dtype=np.float32)
@@ -46,7 +46,7 @@ def _restore_threads():
     rate=st.floats(0.01, 0.5),
     steps=st.integers(1, 6),
 )
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 def test_it_is_textbook_gradient_descent(schedule, momentum, decay, rate, steps):
     """Softmax regression on all images at once, by hand in NumPy."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False)).double()
@@ -247,3 +247,53 @@ def test_models_that_cannot_be_used():
         predict(net(), LABELS.reshape(-1, 1))
     with pytest.raises(InputError, match="one for each of 50 images"):
         accuracy(net(), IMAGES, LABELS[:3])
+
+
+def grouped(seed=0):
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 2, padding=1, groups=2), nn.Flatten(), nn.Linear(72, 3)]
+    return nn.Sequential(*layers).double()
+
+
+def watched(model):
+    """Whether weight and output of the grouped layer are in channels_last, and the images of each call."""
+    seen, steps = set(), []
+
+    def look(layer, _, output):
+        if layer.training:
+            seen.update(each.is_contiguous(memory_format=torch.channels_last) for each in (output, layer.weight))
+            steps.append(len(output))
+
+    model[2].register_forward_hook(look)
+    return seen, steps
+
+
+def test_another_memory_format_changes_rounding_alone(device):
+    plain, other = (grouped().to(device).float() for _ in range(2))
+    (before, steps), (seen, other_steps) = watched(plain), watched(other)
+    parameters, formats = list(other.parameters()), {"memory_format": torch.channels_last}
+    losses, found = fitted(plain)
+    other_losses, other_found = fitted(other, **formats)
+    assert (before, seen) == ({False}, {True})
+    assert steps == other_steps
+    assert other_losses == pytest.approx(losses, rel=1e-4)
+    torch.testing.assert_close(other_found, found, rtol=1e-3, atol=1e-5)
+    assert all(one is two for one, two in zip(parameters, other.parameters()))
+    np.testing.assert_allclose(scores(other, IMAGES, **formats), scores(plain, IMAGES), rtol=1e-3, atol=1e-4)
+    assert all(p.is_contiguous() and not p.is_inference() for p in other.parameters())
+    fitted(other)  # weights are still ordinary ones
+    again = grouped().to(device).float()
+    assert fitted(again, **formats)[0] == (other_losses if device == "cpu" else pytest.approx(other_losses, rel=1e-4))
+
+
+def test_a_memory_format_is_undone_after_an_error_and_flat_images_have_none():
+    model = grouped()
+    with pytest.raises(InputError, match="diverged"):
+        fitted(model, rate=1e30, epochs=20, memory_format=torch.channels_last)
+    assert model[2].weight.is_contiguous()
+    flat = IMAGES.reshape(50, 16)
+    same = [fitted(net(), images=flat, memory_format=each)[1] for each in (None, torch.channels_last)]
+    assert torch.equal(*same)
+    for wrong in (torch.preserve_format, "channels_last"):
+        with pytest.raises(InputError, match=r"memory_format must be one of None, .*channels_last, got"):
+            fitted(net(), memory_format=wrong)

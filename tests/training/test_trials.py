@@ -158,6 +158,24 @@ def same(first: Trial, second: Trial) -> bool:
     return all(torch.equal(a, b) for a, b in weights) and all(np.array_equal(a, b) for a, b in outputs)
 
 
+def test_a_memory_format_serves_training_and_questions():
+    seen = set()
+
+    def build(classes, *, in_channels, seed):
+        with seeded(seed):
+            layers = [nn.Conv2d(in_channels, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(36, classes)]
+        layers[2].register_forward_hook(lambda layer, *_: seen.add(layer.weight.is_contiguous()))
+        return nn.Sequential(*layers)
+
+    plain, other = (
+        train_trial("net", build, 1, SIZES, epochs=2, rate=0.05, **options)
+        for options in ({}, {"memory_format": torch.channels_last})
+    )
+    assert seen == {True, False}
+    np.testing.assert_allclose(other.test, plain.test, rtol=1e-3, atol=1e-3)
+    assert other.model[2].weight.is_contiguous()
+
+
 def test_a_trial_depends_on_its_arguments_and_not_on_the_processes():
     tasks = [("net", small, seed) for seed in (1, 2)] + [("wide", partial(small, hidden=16), 1)]
     found = {}

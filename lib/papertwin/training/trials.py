@@ -156,10 +156,11 @@ def train_trial(name: str, build: Callable[..., nn.Module], seed: int, sizes: Se
         build: `build(classes, in_channels=…, seed=…)`.
         seed: of weights, images and shuffles.
         sizes: of the sets.
-        settings: of `papertwin.training.loop.fit`: epochs, rate, batch, …
+        settings: of `papertwin.training.loop.fit`: epochs, rate, batch, …; its `memory_format` serves all three steps.
     """
     sets = draw_sets(sizes, seed)
     model = build(len(sets.classes), in_channels=sets.shape[0], seed=seed)
     losses = fit(model, *sets.train, seed=seed, **settings)
-    check, test = (scores(model, images) for images, _ in (sets.check, sets.test))
+    layout = settings.get("memory_format")
+    check, test = (scores(model, images, memory_format=layout) for images, _ in (sets.check, sets.test))
     return Trial(name, seed, model.eval().cpu(), check, test, sets.check[1], sets.test[1], losses[-1])
