@@ -2,8 +2,10 @@
 
 import os
 
+import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from papertwin.errors import InputError, RunError
 from papertwin.training.pool import Pool
@@ -32,6 +34,18 @@ def test_every_task_has_one_thread_and_several_processes_share_the_work(pool):
     assert {threads for threads, _ in found} == {1}
     assert (os.getpid() in {number for _, number in found}) == (pool.processes == 1)
     assert torch.get_num_threads() == before
+
+
+def test_linear_algebra_has_one_thread_too(pool):
+    def threads(index):
+        np.ones((2, 2)) @ np.ones((2, 2))
+        return {each["num_threads"] for each in threadpool_info()}
+
+    with threadpool_limits(2):
+        before = threadpool_info()
+        assert pool.map(threads, [(index,) for index in range(3)]) == [{1}] * 3
+        assert {2} == {each["num_threads"] for each in before}
+        assert threadpool_info() == before
 
 
 def test_a_refusal_comes_through_and_the_pool_goes_on(pool):

@@ -16,6 +16,8 @@ from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
+from threadpoolctl import threadpool_limits
+
 from papertwin.errors import InputError, RunError
 from papertwin.training.device import set_threads, thread_count
 from papertwin.training.loop import single_thread
@@ -100,8 +102,8 @@ class Pool:
 
 
 def _alone(function: Callable, task: tuple) -> Any:
-    """Body of a process: one task, with one thread."""
-    with single_thread():
+    """Body of a process: one task, with one thread of torch, BLAS and OpenMP."""
+    with single_thread(), threadpool_limits(1):
         return function(*task)
 
 
