@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from papertwin.errors import InputError
 from papertwin.nets.conditional import (
+    Evaluated,
     ExponentSpace,
-    Trial,
     bayesian_search,
     nearest_to_origin,
     pareto_front,
@@ -84,13 +84,13 @@ def test_the_first_trials_are_random():
 
 
 def test_the_last_untried_vector_is_proposed():
-    trials = [Trial(SMALL.at(k), float(k)) for k in range(6) if k != 2]
+    trials = [Evaluated(SMALL.at(k), float(k)) for k in range(6) if k != 2]
     assert propose(SMALL, trials, 0) == SMALL.at(2)
 
 
 def test_a_clear_slope_is_followed():
     line = ExponentSpace([range(12)])
-    trials = [Trial((k,), float(k)) for k in range(0, 9, 2)]
+    trials = [Evaluated((k,), float(k)) for k in range(0, 9, 2)]
     assert propose(line, trials, 0)[0] > 8
 
 
@@ -147,7 +147,7 @@ def test_the_nearest_is_on_the_front_and_the_published_one_is_nearer_than_both_b
         lambda: pareto_front([1.0, 2.0]),
         lambda: pareto_front([["a"]]),
         lambda: propose(SMALL, [], 0),
-        lambda: propose(SMALL, [Trial((9, 9), 0.0)], 0),
+        lambda: propose(SMALL, [Evaluated((9, 9), 0.0)], 0),
         lambda: bayesian_search(SMALL, bowl_of_two, 3, 0, starts=0),
         lambda: bayesian_search(SMALL, lambda v: np.nan, 3, 0),
         lambda: random_search(SMALL, lambda v: np.inf, 3, 0),

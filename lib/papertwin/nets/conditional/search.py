@@ -32,7 +32,7 @@ STARTS = 5
 
 
 @dataclass(frozen=True)
-class Trial:
+class Evaluated:
     """An architecture that was tried.
 
     Attributes:
@@ -46,7 +46,7 @@ class Trial:
 
 def random_search(
     space: ExponentSpace, objective: Callable[[Exponents], float], evaluations: int, seed: int
-) -> list[Trial]:
+) -> list[Evaluated]:
     """Evaluate different random architectures.
 
     Args:
@@ -58,7 +58,7 @@ def random_search(
     Raises:
         InputError: the space has not so many, or a value is not finite.
     """
-    return [Trial(vector, _value(objective, vector)) for vector in space.sample(evaluations, seed)]
+    return [Evaluated(vector, _value(objective, vector)) for vector in space.sample(evaluations, seed)]
 
 
 def bayesian_search(
@@ -68,8 +68,8 @@ def bayesian_search(
     seed: int,
     *,
     starts: int = STARTS,
-    tried: Sequence[Trial] = (),
-) -> list[Trial]:
+    tried: Sequence[Evaluated] = (),
+) -> list[Evaluated]:
     """Maximise a function of the exponents: a few random architectures, then the most promising one each time.
 
     Args:
@@ -91,14 +91,14 @@ def bayesian_search(
         raise InputError(f"starts must be at least 1, got {starts!r}: the Gaussian process needs something to fit.")
     trials = list(tried)
     first = space.sample(min(evaluations, max(starts - len(trials), 0)), rng, [t.exponents for t in trials])
-    trials += [Trial(vector, _value(objective, vector)) for vector in first]
+    trials += [Evaluated(vector, _value(objective, vector)) for vector in first]
     while len(trials) < len(tried) + evaluations:
         vector = propose(space, trials, rng)
-        trials.append(Trial(vector, _value(objective, vector)))
+        trials.append(Evaluated(vector, _value(objective, vector)))
     return trials[len(tried) :]
 
 
-def propose(space: ExponentSpace, trials: Sequence[Trial], seed: int | np.random.Generator) -> Exponents:
+def propose(space: ExponentSpace, trials: Sequence[Evaluated], seed: int | np.random.Generator) -> Exponents:
     """Return the untried architecture with the largest expected improvement over the best trial.
 
     Args:
