@@ -21,7 +21,7 @@ from torch import nn
 from papertwin.errors import InputError
 from papertwin.nets.initial import LINEAR, RELU, seeded
 from papertwin.nets.layers import Composite, Named, activated, chain, convolution, dropped
-from papertwin.nets.sizes import scaled, share, whole
+from papertwin.nets.sizes import divided, scaled, share, whole
 
 HALF = Fraction(1, 2)
 
@@ -162,7 +162,8 @@ def nin64(
     Args:
         classes: number of classes.
         groups: filter groups of conv2 … conv9.
-        divisors: what the filters of conv1 … conv9 are divided by (the other way to make a network cheap).
+        divisors: what the filters of conv1 … conv9, at the given width, are divided by (the other way to make a
+            network cheap); see `papertwin.nets.sizes.divided`.
         width: factor of every number of filters except the classes.
         in_channels: channels of an image.
         norm: batch normalisation before each ReLU.
@@ -181,11 +182,11 @@ def nin64(
     if len(divisors) != 9:
         raise InputError(f"divisors must be 9 whole numbers, of conv1 to conv9, got {divisors!r}.")
     steps = [
-        Step(f"conv{place}", max(1, count // whole("divisors", divisor)), kernel, group)
+        Step(f"conv{place}", divided(scaled(count, width), divisor), kernel, group)
         for place, (count, divisor, kernel, group) in enumerate(zip(filters, divisors, kernels, parts), start=1)
     ]
-    steps = [*steps[:4], MAX, *steps[4:7], AVERAGE, *steps[7:], AVERAGE]
-    return _build(steps, "conv10", classes, width=width, in_channels=in_channels, norm=norm, dropout=dropout, seed=seed)
+    steps = [*steps[:4], MAX, *steps[4:7], AVERAGE, *steps[7:], AVERAGE]  # their filters are final: width 1 below
+    return _build(steps, "conv10", classes, width=1.0, in_channels=in_channels, norm=norm, dropout=dropout, seed=seed)
 
 
 def imagenet_nin(

@@ -39,6 +39,18 @@ def scaled(filters: int, width: float) -> int:
     return max(1, round(filters * width))
 
 
+def divided(filters: int, divisor: int) -> int:
+    """Divide a number of filters, to the nearest whole number, at least 1; halves go to the even one, as in `scaled`.
+
+    >>> [divided(40, divisor) for divisor in (1, 2, 16, 64)]
+    [40, 20, 2, 1]
+
+    Raises:
+        InputError: a number is no whole one above 0.
+    """
+    return max(1, round(Fraction(whole("filters", filters), whole("divisors", divisor))))
+
+
 def share(filters: int, part: Fraction) -> int:
     """Return a part of the filters of a layer, such as ⅜ of 64.
 

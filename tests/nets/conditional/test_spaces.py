@@ -5,10 +5,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from papertwin.errors import InputError
+from papertwin.nets import nin64
 from papertwin.nets.conditional import ExponentSpace, FilterSpace, GroupSpace
 
 # conv2 … conv9 of NiN-64
@@ -100,14 +103,26 @@ def test_the_published_search_space():
     assert mixed.allowed == (tuple(range(5)), tuple(range(4)), (0,))
 
 
-def test_filters_are_halved_and_rounded_up():
+def test_filters_are_halved_and_rounded():
     space = FilterSpace([192, 10, 1])
     assert space.allowed == ((0, 1, 2, 3, 4),) * 3
-    assert space.filters((4, 2, 3)) == (12, 3, 1)
+    assert space.filters((4, 2, 3)) == (12, 2, 1)
     assert space.filters((0, 0, 0)) == (192, 10, 1)
     for vector in space.sample(30, 0):
-        due = [math.ceil(width / 2**e) for width, e in zip(space.widths, vector)]
+        due = [max(1, round(width / 2**e)) for width, e in zip(space.widths, vector)]
         assert list(space.filters(vector)) == due
+
+
+@pytest.mark.parametrize("width", [0.25, 0.3, 1.0])
+def test_networks_are_built_as_the_space_says(width):
+    def built(**options):
+        with torch.device("meta"):
+            model = nin64(width=width, seed=0, **options)
+        return tuple(layer.out_channels for layer in model if isinstance(layer, nn.Conv2d))[:-1]
+
+    space = FilterSpace(built())
+    for vector in space.sample(50, 0):
+        assert built(divisors=[2**e for e in vector]) == space.filters(vector)
 
 
 @pytest.mark.parametrize(

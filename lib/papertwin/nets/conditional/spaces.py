@@ -3,7 +3,8 @@
 Paper: Y. Ioannou et al., arXiv 1603.01250 (2016), CIFAR. Groups of each layer are 2^e, chosen by a search; the baseline
 divides the filters of each layer by 2^e, e from 0 to 4.
 
-Ours: where a width is no multiple of 2^e, the quotient is rounded up.
+Ours: where a width is no multiple of 2^e, the quotient is rounded as in `papertwin.nets.sizes.divided`, which also
+builds the networks.
 """
 
 import math
@@ -13,6 +14,7 @@ import numpy as np
 
 from papertwin.errors import InputError
 from papertwin.nets.conditional.inputs import is_whole
+from papertwin.nets.sizes import divided
 
 Exponents = tuple[int, ...]
 HALVINGS = 4
@@ -154,7 +156,7 @@ class FilterSpace(ExponentSpace):
     """The baseline: filters of each layer divided by 2^e.
 
     Args:
-        widths: filters of each layer.
+        widths: filters of each layer, as built: after the width factor of the network.
         halvings: the largest e.
 
     Raises:
@@ -170,14 +172,14 @@ class FilterSpace(ExponentSpace):
         super().__init__([range(halvings + 1)] * len(self.widths))
 
     def filters(self, exponents: Sequence[int]) -> tuple[int, ...]:
-        """Filters of each layer, rounded up.
+        """Filters of each layer, those of `nin64(divisors=…)` with divisors 2^e.
 
         Raises:
             InputError: the vector is none of the space.
         """
         if exponents not in self:
             raise InputError(f"{tuple(exponents)} is none of this space: expected one each of {self.allowed}.")
-        return tuple(-(-width // 2**e) for width, e in zip(self.widths, exponents))
+        return tuple(divided(width, 2**e) for width, e in zip(self.widths, exponents))
 
 
 def _legal(channels: tuple[int, int], largest: int | None) -> Exponents:
