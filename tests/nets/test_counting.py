@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from papertwin import nets
 from papertwin.errors import InputError
 from papertwin.nets import count, mlp
+from papertwin.nets.conditional import PerceptronTree, Routed, Router, expected_cost
 
 IMAGENET = (3, 224, 224)
 NETS = {
@@ -125,3 +126,31 @@ def test_layers_that_cannot_be_counted_are_named():
 
 def test_a_model_without_parameters_costs_nothing():
     assert count(nn.ReLU(), (3,)) == nets.Counts(0, 0, ())
+
+
+def test_counting_a_conditional_network_leaves_its_own_counts():
+    net = nn.Sequential(Routed(Router(4, 3, seed=0), [nn.Linear(4, 5) for _ in range(3)], top=1))
+    net.eval()(torch.rand(6, 4))
+    net[0].top = None
+    before = net[0].seen, list(net[0].taken)
+    assert count(net, (4,)).macs == (4 + 1) * 3 + 3 * (4 + 1) * 5
+    assert (net[0].seen, net[0].taken) == before
+    with pytest.raises(InputError, match=r"router takes \(B, 4\)"):
+        count(net, (5,))
+    assert (net[0].seen, net[0].taken) == before
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+def test_some_routes_of_zeros_are_no_count():
+    net = nn.Sequential(Routed(Router(4, 3, seed=0), [nn.Linear(4, 5 * j) for j in (1, 2, 3)], top=2)).eval()
+    with pytest.raises(InputError, match=r"^0 evaluates top=2 of its 3 routes.*expected_macs.*expected_cost"):
+        count(net, (4,))
+    assert net[0].seen == 0
+    tree = PerceptronTree.from_linear(nn.Linear(4, 6), [0, 1, 0, 1, 0, 0])
+    with pytest.raises(InputError, match=r"^PerceptronTree evaluates top=1"):
+        count(tree.eval(), (4,))
+    whole = count(tree.train(), (4,))
+    assert whole.macs == 2 * 5 + 6 * 5 == expected_cost(tree.router.macs, tree.route_macs, [1, 1])
+    tree.top = None
+    assert count(tree.eval(), (4,)) == whole
+    assert tree.seen == 0

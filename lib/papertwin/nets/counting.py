@@ -19,6 +19,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from papertwin.errors import InputError
+from papertwin.nets.conditional.selection import Conditional
 from papertwin.nets.sizes import whole
 
 
@@ -63,14 +64,16 @@ class Counts:
 def count(model: nn.Module, input_shape: tuple[int, ...]) -> Counts:
     """Count a network on the device and in the mode in which it is; afterwards it is as it was.
 
-    Only layers that run are counted: in eval mode those of auxiliary heads are not.
+    Only layers that run are counted: in eval mode those of auxiliary heads are not. Of conditional networks that is
+    every route; what a few of them cost depends on the data.
 
     Args:
         model: network; on the meta device nothing is computed.
         input_shape: of an image, (C, H, W).
 
     Raises:
-        InputError: a layer with parameters is none of those above, or the network does not take such images.
+        InputError: a layer with parameters is none of those above, the network does not take such images, or it would
+            choose among the routes of a `papertwin.nets.conditional.Conditional`, in eval mode with fewer than all.
 
     Example:
         >>> count(nn.Linear(3, 2), (3,)).macs
@@ -78,13 +81,14 @@ def count(model: nn.Module, input_shape: tuple[int, ...]) -> Counts:
     """
     shape = [whole("input_shape", size) for size in input_shape]
     _check_layers(model)
+    _check_routes(model)
     state = next(iter(model.state_dict().values()), torch.zeros(()))
     device = state.device
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # batch normalisation updates its own
     images = torch.zeros(2, *shape, dtype=dtype, device=device)  # two: batch normalisation refuses one value a channel
     spare = [device.index or 0] if device.type == "cuda" else []
-    with _recorded(model) as rows, torch.no_grad(), torch.random.fork_rng(devices=spare):
+    with _recorded(model) as rows, _uncounted(model), torch.no_grad(), torch.random.fork_rng(devices=spare):
         try:
             functional_call(model, buffers, (images,))
         except RuntimeError as error:
@@ -101,6 +105,33 @@ def _check_layers(model: nn.Module) -> None:
                 f"Layer {name or '(the network itself)'} is a {type(layer).__name__} with parameters {', '.join(own)}: "
                 "only Conv2d, Linear and batch normalisation can be counted. Build it from those."
             )
+
+
+def _check_routes(model: nn.Module) -> None:
+    """Check that no part of the network would evaluate some of its routes only: which ones, zeros cannot tell."""
+    for name, layer in _conditional(model):
+        if not layer.takes_all:
+            raise InputError(
+                f"{name or type(layer).__name__} evaluates top={layer.top} of its {layer.count} routes in eval mode, "
+                "so its cost depends on the data: use expected_macs of a tree, or expected_cost with the counts of "
+                "router and routes. Set top=None to count them all."
+            )
+
+
+def _conditional(model: nn.Module) -> list[tuple[str, Conditional]]:
+    """Name and module of each conditional part of a network."""
+    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, Conditional)]
+
+
+@contextmanager
+def _uncounted(model: nn.Module) -> Iterator[None]:
+    """Give conditional parts back their counts of rows after the block."""
+    before = [(layer, layer.seen, layer.taken) for _, layer in _conditional(model)]
+    try:
+        yield
+    finally:
+        for layer, seen, taken in before:
+            layer.seen, layer.taken = seen, taken
 
 
 @contextmanager
