@@ -36,8 +36,8 @@ def test_public_names_resolve_to_objects_of_that_name(name):
 
 
 def test_unknown_names_are_attribute_errors():
-    with pytest.raises(AttributeError, match="no attribute 'resnet'"):
-        _ = nets.resnet
+    with pytest.raises(AttributeError, match="no attribute 'densenet'"):
+        _ = nets.densenet
 
 
 def test_parameters_are_those_counted_by_hand():

@@ -1,23 +1,27 @@
-"""ResNet-50 and the pre-activation ResNet-200, plain or with filter groups in their 3×3 layers (root-k).
+"""ResNet-50, 101 and 152 and the pre-activation ResNet-200, plain or with filter groups in their 3×3 layers (root-k).
 
 - K. He, X. Zhang, S. Ren, J. Sun: Deep residual learning. CVPR 2016, arXiv 1512.03385; Identity mappings in deep
   residual networks. ECCV 2016, arXiv 1603.05027.
 - Root modules: arXiv 1605.06489; stage s = 0 … 3 has max(1, k / 2^s) groups.
 
 As counted: ResNet-50 has stride 2 in the first 1×1 of a stage and biases in conv1 and fc only; ResNet-200 has it in the
-3×3 and no biases but that of fc. Each first block of a stage has a projection. Ours: the projection of a pre-activation
-block starts from its activated input.
+3×3 and no biases but that of fc. Each first block of a stage has a projection. Ours: ResNet-101 and 152, of which no
+counts were published, are as ResNet-50; the projection of a pre-activation block starts from its activated input.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
+from papertwin.errors import InputError
 from papertwin.nets.initial import LINEAR, seeded
 from papertwin.nets.layers import Named, activated, chain, convolution, dense
 from papertwin.nets.sizes import scaled, whole
 
+STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}  # depth → blocks of each
+PRE_ACTIVATION = (200,)
 MIDDLE = (64, 128, 256, 512)  # filters of the 3×3 of each stage; four times as many leave a block
 
 
@@ -71,12 +75,13 @@ class Bottleneck(nn.Module):
         return (new + old).relu()
 
 
-def resnet50(
-    classes: int = 1000, *, root: int = 1, width: float = 1.0, in_channels: int = 3, seed: int
+def resnet(
+    depth: int, classes: int = 1000, *, root: int = 1, width: float = 1.0, in_channels: int = 3, seed: int
 ) -> nn.Sequential:
-    """Build ResNet-50: stages of 3, 4, 6 and 3 blocks.
+    """Build a ResNet of 50, 101, 152 or, pre-activation, 200 layers.
 
     Args:
+        depth: layers with weights, without projections; see `STAGES`.
         classes: number of classes.
         root: k of root-k: filter groups k, k/2, k/4 and k/8 in the 3×3 of the stages.
         width: factor of every number of filters except the classes.
@@ -84,41 +89,15 @@ def resnet50(
         seed: of the weights.
 
     Returns:
-        (B, in_channels, H, W) → (B, classes) logits; 25,503,976 parameters by default, without those of batch
-        normalisation.
+        (B, in_channels, H, W) → (B, classes) logits; by default 25,503,976, 44,443,880, 60,041,448 or 64,497,832
+        parameters, without those of batch normalisation.
 
     Raises:
-        InputError: groups do not divide the filters, or another argument is out of range.
+        InputError: no such depth, groups do not divide the filters, or another argument is out of range.
     """
-    return _resnet((3, 4, 6, 3), False, classes, root, width, in_channels, seed)
-
-
-def resnet200(
-    classes: int = 1000, *, root: int = 1, width: float = 1.0, in_channels: int = 3, seed: int
-) -> nn.Sequential:
-    """Build the pre-activation ResNet-200: stages of 3, 24, 36 and 3 blocks.
-
-    Args:
-        classes: number of classes.
-        root: k of root-k: filter groups k, k/2, k/4 and k/8 in the 3×3 of the stages.
-        width: factor of every number of filters except the classes.
-        in_channels: channels of an image.
-        seed: of the weights.
-
-    Returns:
-        (B, in_channels, H, W) → (B, classes) logits; 64,497,832 parameters by default, without those of batch
-        normalisation.
-
-    Raises:
-        InputError: groups do not divide the filters, or another argument is out of range.
-    """
-    return _resnet((3, 24, 36, 3), True, classes, root, width, in_channels, seed)
-
-
-def _resnet(
-    blocks: Sequence[int], pre: bool, classes: int, root: int, width: float, in_channels: int, seed: int
-) -> nn.Sequential:
-    """Build a network of four stages."""
+    if depth not in STAGES:
+        raise InputError(f"depth must be one of {', '.join(map(str, STAGES))}, got {depth!r}.")
+    blocks, pre = STAGES[depth], depth in PRE_ACTIVATION
 
     def layers() -> Iterator[Named]:
         channels = scaled(64, width)
@@ -139,3 +118,23 @@ def _resnet(
 
     with seeded(seed):
         return chain(layers())
+
+
+def resnet50(classes: int = 1000, **options: Any) -> nn.Sequential:
+    """Build `resnet(50)`."""
+    return resnet(50, classes, **options)
+
+
+def resnet101(classes: int = 1000, **options: Any) -> nn.Sequential:
+    """Build `resnet(101)`."""
+    return resnet(101, classes, **options)
+
+
+def resnet152(classes: int = 1000, **options: Any) -> nn.Sequential:
+    """Build `resnet(152)`."""
+    return resnet(152, classes, **options)
+
+
+def resnet200(classes: int = 1000, **options: Any) -> nn.Sequential:
+    """Build `resnet(200)`, which is pre-activation."""
+    return resnet(200, classes, **options)
