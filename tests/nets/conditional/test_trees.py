@@ -100,6 +100,27 @@ def test_all_routes_evaluated_is_the_full_score(device):
     assert torch.equal(tree.train()(v0), full)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_product_gives_the_scores_and_gradients_of_the_routes(bias):
+    tree, _ = routed(None, bias=bias)
+    v0, labels = rows(9), torch.arange(9) % 7
+
+    def gradients(scores):
+        functional.cross_entropy(scores, labels).backward()
+        found = [p.grad.clone() for p in tree.parameters()]
+        tree.zero_grad()
+        return found
+
+    log_r = tree.router.logits(v0).log_softmax(1)
+    parts = torch.cat([route(v0) + log_r[:, j, None] for j, route in enumerate(tree.routes)], 1)
+    order = np.argsort(np.argsort(CLUSTERS, kind="stable"))
+    torch.testing.assert_close(tree(v0), parts[:, order])
+    for found, due in zip(gradients(tree(v0)), gradients(parts[:, order])):
+        torch.testing.assert_close(found, due)
+    with torch.no_grad():
+        torch.testing.assert_close(tree(v0), parts[:, order])
+
+
 def test_unevaluated_classes_have_no_score_and_are_never_the_answer():
     tree, _ = routed(1)
     tree.eval()
@@ -274,6 +295,8 @@ def test_conversions_that_cannot_be_made():
         PerceptronTree(Router(5, 3, seed=0), routes[::-1], CLUSTERS)
     with pytest.raises(InputError, match="have a bias"):
         PerceptronTree(Router(5, 3, seed=0, bias=False), routes, CLUSTERS)
+    with pytest.raises(InputError, match=r"vectors \(B, 5\), got \(2, 5, 3, 3\)"):
+        PerceptronTree.from_linear(linear, CLUSTERS)(torch.rand(2, 5, 3, 3))
     with pytest.raises(InputError, match="router takes"):
         PerceptronTree.from_linear(linear, CLUSTERS)(torch.rand(2, 4))
 
