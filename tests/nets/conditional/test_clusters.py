@@ -132,29 +132,40 @@ def test_features_go_where_they_make_the_share_largest(seed):
     order = block_order(correlation, chosen)
     here = sum(squares[f, chosen == j].sum() for f, j in enumerate(order.features))
     assert here == pytest.approx(max(every))
-    assert block_structure(correlation, chosen).share == pytest.approx(max(every) / squares.sum())
+    assert block_structure(correlation, chosen, draws=0).share == pytest.approx(max(every) / squares.sum())
 
 
-def test_random_clusters_have_the_same_sizes():
-    """Every split of five classes into three and two occurs, and nothing else."""
-    correlation = np.random.default_rng(3).normal(size=(6, 5))
-    found = block_structure(correlation, [0, 0, 0, 1, 1], draws=400, seed=1)
-    due = {
-        round(block_structure(correlation, np.isin(np.arange(5), pair).astype(int), draws=0).share, 9)
-        for pair in itertools.combinations(range(5), 2)
-    }
-    assert {round(share, 9) for share in found.random} == due
-    assert found.random.tolist() == sorted(found.random)
-    at_least = sum(share >= found.share - 1e-12 for share in found.random)
-    assert found.p_value == (1 + at_least) / 401
+def test_chance_is_the_same_clustering_of_features_permuted_over_the_classes():
+    correlation, truth = planted([3, 2, 4], 3)
+    found = block_structure(correlation, truth, draws=6, seed=1)
+    rng, due = np.random.default_rng(1), []
+    for _ in range(6):
+        mixed = rng.permuted(correlation, axis=1)
+        assert np.array_equal(np.sort(mixed, axis=1), np.sort(correlation, axis=1))
+        due.append(block_structure(mixed, cluster_classes(mixed, 3, 1), draws=0).share)
+    np.testing.assert_allclose(found.random, sorted(due))
+    assert found.p_value == (1 + sum(share >= found.share - 1e-12 for share in due)) / 7
 
 
-def test_structure_is_told_from_noise():
-    correlation, truth = planted([4, 4, 4], 0)
-    assert block_structure(correlation, truth, draws=99).p_value == 0.01
-    noise = np.random.default_rng(0).normal(size=(40, 12))
-    assert block_structure(noise, np.repeat([0, 1, 2], 4), draws=99).p_value > 0.05
-    assert block_structure(noise, np.zeros(12, int), draws=3).share == pytest.approx(1)
+@pytest.mark.parametrize("positive", [False, True])
+def test_clusters_fitted_to_noise_are_not_significant_and_planted_blocks_are(positive):
+    """On noise p is uniform: the median of 12 lies where that of uniform numbers nearly always does."""
+
+    def p_value(correlation):
+        found = cluster_classes(correlation, 3, positive=positive)
+        return block_structure(correlation, found, draws=19, positive=positive).p_value
+
+    noise = [p_value(np.random.default_rng(seed).uniform(-1, 1, (60, 12))) for seed in range(12)]
+    assert 0.2 < np.median(noise) < 0.8
+    assert sum(p <= 0.05 for p in noise) <= 2
+    assert [p_value(np.abs(planted([4, 4, 4], seed)[0])) for seed in range(3)] == [0.05] * 3
+
+
+def test_one_cluster_and_one_for_each_are_like_chance():
+    correlation, _ = planted([4, 4, 4], 0)
+    for same in (np.zeros(12, int), np.arange(12)):
+        assert block_structure(correlation, same, draws=5).p_value == 1
+    assert block_structure(correlation, np.zeros(12, int), draws=3).share == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

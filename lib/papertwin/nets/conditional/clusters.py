@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.cluster import SpectralClustering
+from threadpoolctl import threadpool_limits
 
 from papertwin.errors import InputError
 from papertwin.nets.conditional.inputs import is_whole
@@ -42,7 +43,7 @@ class BlockStructure:
 
     Attributes:
         share: share of the squared correlation that lies inside the blocks, in [0, 1].
-        random: (draws,) the same for random clusters of classes of the same sizes, sorted.
+        random: (draws,) the same for correlations without structure, clustered in the same way, sorted.
     """
 
     share: float
@@ -50,7 +51,7 @@ class BlockStructure:
 
     @property
     def p_value(self) -> float:
-        """Share of clusterings, ours among them, that are as block-diagonal: (1 + #{random ≥ share}) / (1 + draws)."""
+        """Share of correlations, ours among them, that are as block-diagonal: (1 + #{random ≥ share}) / (1 + draws)."""
         return (1 + int((self.random >= self.share - 1e-12).sum())) / (1 + len(self.random))
 
 
@@ -69,21 +70,11 @@ def cluster_classes(correlation: np.ndarray, routes: int, seed: int = 0, *, posi
     Raises:
         InputError: `correlation` cannot be used, or holds fewer than R different columns.
     """
-    strength = _checked(correlation)
-    strength = strength.clip(0) if positive else np.abs(strength)
-    classes = strength.shape[1]
+    table = _checked(correlation)
+    classes = table.shape[1]
     if not is_whole(routes, 1, classes):
         raise InputError(f"routes must be a whole number from 1 to {classes}, the classes, got {routes!r}.")
-    if routes in (1, classes):
-        return np.arange(classes) % routes
-    length = np.linalg.norm(strength, axis=0)
-    unit = np.divide(strength, length, out=np.zeros_like(strength), where=length > 0)
-    affinity = unit.T @ unit
-    np.fill_diagonal(affinity, 1)
-    method = SpectralClustering(routes, affinity="precomputed", random_state=seed, n_init=10)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # unconnected blocks are the best case; too few clusters are seen below
-        found = method.fit_predict(affinity.clip(0, 1))
+    found = _clustered(table, routes, seed, positive)
     if len(np.unique(found)) < routes:
         raise InputError(f"Only {len(np.unique(found))} clusters of classes can be told apart: ask for fewer routes.")
     return _by_first(found)
@@ -108,31 +99,35 @@ def block_order(correlation: np.ndarray, clusters: Sequence[int]) -> BlockOrder:
 
 
 def block_structure(
-    correlation: np.ndarray, clusters: Sequence[int], draws: int = 200, seed: int = 0
+    correlation: np.ndarray, clusters: Sequence[int], draws: int = 50, seed: int = 0, *, positive: bool = False
 ) -> BlockStructure:
-    """Measure how block-diagonal a correlation is, and how much of it random clusters would reach.
+    """Measure how block-diagonal a correlation is, and how block-diagonal clustering makes one without structure.
 
-    Random clusters have the sizes of the given ones and get the features that suit them best, too.
+    Fitted clusters always look better than clusters at random. So the values of each feature are permuted over the
+    classes, which leaves each feature its values but no company, and the result is clustered anew: if Λ12 had no
+    structure, ours were one more of these.
 
     Args:
         correlation: (features, C) Λ12.
         clusters: (C,) cluster of each class, all of 0 … R - 1.
-        draws: random clusterings.
-        seed: of these.
+        draws: permuted correlations.
+        seed: of the permutations, and of each clustering.
+        positive: as given to `cluster_classes`.
 
     Raises:
         InputError: `clusters` does not name one cluster a class, or the correlation is 0 everywhere.
     """
-    squares = _checked(correlation) ** 2
-    chosen = check_clusters(clusters, squares.shape[1])
+    table = _checked(correlation)
+    squares = table**2
+    chosen = check_clusters(clusters, table.shape[1])
     if not squares.any():
         raise InputError("The correlation is 0 everywhere: no feature varies with any class, so it has no structure.")
     rng = np.random.default_rng(seed)
 
-    def share(of: np.ndarray) -> float:
-        return float((squares @ _indicator(of)).max(axis=1).sum() / squares.sum())
-
-    return BlockStructure(share(chosen), np.sort([share(rng.permutation(chosen)) for _ in range(draws)]))
+    shuffled = (rng.permuted(table, axis=1) for _ in range(draws))
+    routes = int(chosen.max()) + 1
+    chance = [_share(each**2, _clustered(each, routes, seed, positive)) for each in shuffled]
+    return BlockStructure(_share(squares, chosen), np.sort(chance))
 
 
 def check_clusters(clusters: Sequence[int], classes: int) -> np.ndarray:
@@ -150,6 +145,26 @@ def check_clusters(clusters: Sequence[int], classes: int) -> np.ndarray:
     if not np.array_equal(present, np.arange(len(present))):
         raise InputError(f"clusters must be numbered 0, 1, … without a gap, got the numbers {present.tolist()}.")
     return array.astype(np.int64)
+
+
+def _clustered(table: np.ndarray, routes: int, seed: int, positive: bool) -> np.ndarray:
+    """Cluster of each class, in any order; there may be fewer than `routes`."""
+    strength = table.clip(0) if positive else np.abs(table)
+    if routes in (1, strength.shape[1]):
+        return np.arange(strength.shape[1]) % routes
+    length = np.linalg.norm(strength, axis=0)
+    unit = np.divide(strength, length, out=np.zeros_like(strength), where=length > 0)
+    affinity = unit.T @ unit
+    np.fill_diagonal(affinity, 1)
+    method = SpectralClustering(routes, affinity="precomputed", random_state=seed, n_init=10)
+    with warnings.catch_warnings(), threadpool_limits(1):  # sums would depend on the number of threads
+        warnings.simplefilter("ignore")  # unconnected blocks are the best case; too few clusters are seen below
+        return method.fit_predict(affinity.clip(0, 1))
+
+
+def _share(squares: np.ndarray, clusters: np.ndarray) -> float:
+    """Share of the squared correlation inside the blocks, each feature in the one that suits it best."""
+    return float((squares @ _indicator(clusters)).max(axis=1).sum() / squares.sum())
 
 
 def _indicator(clusters: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from papertwin.errors import InputError
 from papertwin.nets.conditional.inputs import as_array, as_features, as_labels, is_whole
@@ -147,7 +148,8 @@ def fit_correctness(features: Any, correct: Any, *, penalty: float = 1.0) -> Cor
             models.append(float(answers[0]))
         else:
             fitted = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=1000))
-            models.append(fitted.fit(x, answers))
+            with threadpool_limits(1):  # sums would depend on the number of threads
+                models.append(fitted.fit(x, answers))
     return CorrectnessRouter(models, x.shape[1])
 
 
