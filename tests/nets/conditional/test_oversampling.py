@@ -91,3 +91,15 @@ def test_probabilities_are_the_mean_over_views_in_any_batches(device, views):
 def test_arguments_that_cannot_be_used(call):
     with pytest.raises(InputError, match="got"):
         call()
+
+
+def test_it_runs_with_one_thread_whatever_is_set():
+    net, seen, before = Net(), set(), torch.get_num_threads()
+    net.register_forward_hook(lambda *_: seen.add((torch.get_num_threads(), torch.backends.cudnn.deterministic)))
+    torch.set_num_threads(3)
+    try:
+        oversampled_probabilities(net, torch.rand(4, 1, 4, 4), 2, shift=1)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {(1, True)}

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import special
 from torch import nn
 from torch.nn import functional
 
 from papertwin.errors import InputError
 from papertwin.nets.conditional.inputs import is_whole
-from papertwin.nets.conditional.selection import evaluating
+from papertwin.training.loop import scores
 
 CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 EDGES = ((-1, 0), (1, 0), (0, -1), (0, 1))
@@ -59,7 +60,7 @@ def oversampled_probabilities(
     """Return the mean of a network's probabilities over several views of each image.
 
     Args:
-        model: images → (B, C) logits; asked in eval mode, on the device it is on, and left as it was.
+        model: images → (B, C) logits; asked as by `papertwin.training.loop.scores`, and left as it was.
         images: (n, c, H, W) floats, NumPy or torch, n ≥ 1.
         views: 1 is the plain network; up to 18.
         shift: pixels.
@@ -70,19 +71,10 @@ def oversampled_probabilities(
         (n, C) float64.
 
     Raises:
-        InputError: an argument is out of range.
+        InputError: an argument is out of range, or images or model cannot be used.
     """
-    tensor = torch.as_tensor(images)
-    place = next((p for p in model.parameters()), torch.empty(0))
-    if not len(tensor):
-        raise InputError("images must hold at least one image, got none.")
-    means = []
-    with evaluating(model), torch.inference_mode():
-        for some in tensor.split(batch):
-            shown = oversampled_views(some.to(place.device, place.dtype), views, shift=shift, mirror=mirror)
-            total = sum(model(view).softmax(dim=1).cpu().double() for view in shown)
-            means.append((total / views).numpy())
-    return np.concatenate(means)
+    shown = oversampled_views(torch.as_tensor(images), views, shift=shift, mirror=mirror)
+    return sum(special.softmax(scores(model, view, batch).astype(np.float64), axis=1) for view in shown) / views
 
 
 def _views(images: torch.Tensor, views: int, shift: int, mirror: bool) -> Iterator[torch.Tensor]:
