@@ -114,11 +114,10 @@ def _weakest(parts: dict[str, np.ndarray], groups: np.ndarray, params: Params) -
     if not len(groups):
         return Measured(None, note="no point was measured before and after")
     means = {name: values.mean() for name, values in parts.items()}
-    said = "; ".join(
-        f"{name} {means[name]:+.3f} (per network {', '.join(f'{values[groups == g].mean():+.3f}' for g in np.unique(groups))})"
-        for name, values in parts.items()
-    )
-    count = len(np.unique(groups))
+    numbers = np.unique(groups)
+    each = {name: ", ".join(f"{values[groups == g].mean():+.3f}" for g in numbers) for name, values in parts.items()}
+    said = "; ".join(f"{name} {means[name]:+.3f} (per network {each[name]})" for name in parts)
+    count = len(numbers)
     if count < NETWORKS:
         return Measured(None, note=f"{count} network(s), {NETWORKS} are needed; {said}; {len(groups)} points")
     if not all(values.any() for values in parts.values()):
