@@ -212,8 +212,8 @@ def test_overfitting_by_hand(three):
     found = claims.overfitting(three, PARAMS)
     assert found.value == pytest.approx(3 / 8 - 1 / 8)
     assert found.interval[0] < found.value < found.interval[1]
-    assert "fall by L-BFGS-B +0.375 (+0.000, +1.000, +0.500)" in found.note
-    assert "that minus fall by LP +0.250 (-0.250, +1.000, +0.500)" in found.note
+    assert "fall by L-BFGS-B +0.375 (per network +0.000, +1.000, +0.500)" in found.note
+    assert "that minus fall by LP +0.250 (per network -0.250, +1.000, +0.500)" in found.note
     assert "8 points" in found.note
 
 
@@ -243,7 +243,7 @@ def test_improvement_is_the_smaller_fall_after_the_programs_own_examples(three):
     found = claims.both_improve(three, PARAMS)
     assert found.value == 0
     assert found.interval[0] < 0 < found.interval[1]
-    assert "LP +0.400 (+0.500, +0.000, +0.500)" in found.note
+    assert "LP +0.400 (per network +0.500, +0.000, +0.500)" in found.note
     better = [tuned(("nnnn", "nnnn"), lp=("nnff", "ffff"))] * 3
     assert claims.both_improve(better, PARAMS).value == 0.5
     turned = [tuned(("nnnn", "nnnn"), lp=("ffff", "nfff"))] * 3
