@@ -61,7 +61,7 @@ def test_parameters_that_no_experiment_can_use(change, message):
 
 def test_parameters_become_sizes_seeds_and_settings():
     params = replace(PARAMS, seed=5, seeds=3, epochs=7)
-    assert list(params.every_seed) == [5, 6, 7]
+    assert list(params.every_seed) == [6, 7, 8]
     assert params.sizes == paper.SetSizes("fashion_mnist", 14, 100, 60, 80)
     assert (params.settings["epochs"], params.settings["device"]) == (7, "cpu")
     assert paper.open_pool(replace(PARAMS, processes=3)).processes == 3
@@ -265,7 +265,7 @@ def test_the_bayesian_search_maximises_validation_accuracy_per_byte_and_its_tria
     vectors, values = [(0,) * 8, (1,) * 8, (2, 1, 1, 1, 1, 1, 1, 1)], []
 
     def search(space, value, evaluations, seed):
-        assert (evaluations, seed) == (PARAMS.candidates + 1, PARAMS.seed)
+        assert (evaluations, seed) == (PARAMS.candidates + 1, PARAMS.first_seed)
         values.extend(value(vector) for vector in vectors)
 
     monkeypatch.setattr(paper, "bayesian_search", search)

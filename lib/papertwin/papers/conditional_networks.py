@@ -77,7 +77,7 @@ class Params:
     processes: int = 0
     profile: str = "quick"
     device: str = "auto"
-    seed: int = 1
+    seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what no experiment can use."""
@@ -103,9 +103,14 @@ class Params:
         return SetSizes(self.dataset, self.side, self.train_images, self.check_images, self.test_images)
 
     @property
+    def first_seed(self) -> int:
+        """Of the repetitions: the one after `seed`, since 0 was used for pilots."""
+        return self.seed + 1
+
+    @property
     def every_seed(self) -> range:
         """Seeds of the repetitions."""
-        return range(self.seed, self.seed + self.seeds)
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -266,13 +271,15 @@ def searched(params: Params, pool: Pool) -> list[Trial]:
     """
     space, fewer = search_spaces(params)
     base, whole = partial(nin64, width=params.width, norm=True), (0,) * len(space.allowed)
-    divided = [tuple(2**e for e in each) for each in fewer.sample(params.candidates, params.seed, without=[(0,) * 9])]
+    divided = [
+        tuple(2**e for e in each) for each in fewer.sample(params.candidates, params.first_seed, without=[(0,) * 9])
+    ]
     done: dict[tuple[int, ...], Trial] = {}
     if params.search == "bayesian":
         value = partial(_value, space, base, params, done)
-        bayesian_search(space, value, params.candidates + 1, params.seed)
+        bayesian_search(space, value, params.candidates + 1, params.first_seed)
     else:
-        done = dict.fromkeys(space.sample(params.candidates, params.seed, without=[whole]))
+        done = dict.fromkeys(space.sample(params.candidates, params.first_seed, without=[whole]))
     builders = {"NiN-64": base}
     vectors = [vector for vector in done if vector != whole]
     builders |= {f"groups {_text(space.groups(each))}": partial(base, groups=space.groups(each)) for each in vectors}
@@ -295,7 +302,7 @@ def _value(space: GroupSpace, base: partial, params: Params, done: dict, vector:
     """Train one candidate, keep its trial, and return what the search maximises: validation accuracy per byte."""
     groups = space.groups(vector)
     build = partial(base, groups=groups)
-    done[vector] = train_trial(f"groups {_text(groups)}", build, params.seed, params.sizes, **params.settings)
+    done[vector] = train_trial(f"groups {_text(groups)}", build, params.first_seed, params.sizes, **params.settings)
     return (1 - done[vector].check_error) / costs(done[vector], params)[1]
 
 
