@@ -93,6 +93,8 @@ class Params:
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise ParameterError(f"{name} is {getattr(self, name)}; it must be at least {smallest}.")
+        if self.union_images > 20_000:
+            raise ParameterError(f"union_images is {self.union_images}; more than 20,000 would need more test images.")
         for name, known in (("dataset", ("fashion_mnist", "mnist", "cifar10")), ("search", ("random", "bayesian"))):
             if getattr(self, name) not in known:
                 raise ParameterError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}.")
