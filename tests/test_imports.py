@@ -10,7 +10,7 @@ from papertwin import imports, ledger
 OUTER = {"cli", "runner", "jobs", "publish", "progress", "planning", "scaffold", "verify", "report", "execute", "bench"}
 OUTER |= {"canonical", "fingerprint", "notebook_html"}
 INNER = {"errors", "paths", "files", "ledger", "claims", "run", "provenance"}
-INNER |= {"cells", "imports", "lazy", "machine", "parameters", "results"}
+INNER |= {"cells", "checks", "imports", "lazy", "machine", "parameters", "results"}
 SUPPORT = {"training", "data"}
 HEAVY = {"torch", "open3d", "pandas", "matplotlib", "papermill", "numba", "scipy", "numpy", "nbformat", "nbconvert"}
 

@@ -360,3 +360,18 @@ def _suggest(name: str, known: Iterable[str]) -> str:
 
 def _example(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def check_least(params: Any, least: Mapping[str, float]) -> None:
+    """Refuse parameters below their smallest useful value.
+
+    Args:
+        params: a paper's `Params`.
+        least: name of a parameter → its smallest value.
+
+    Raises:
+        ParameterError: one is smaller; the message names the first.
+    """
+    for name, smallest in least.items():
+        if getattr(params, name) < smallest:
+            raise ParameterError(f"{name} is {getattr(params, name)}; it must be at least {smallest}.")

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
+from papertwin.checks import SEEDS, is_whole
 from papertwin.errors import InputError
 
 RELU, LINEAR = 2.0, 1.0  # n̂ σ², by what follows the layer
@@ -58,7 +58,7 @@ def seeded(seed: Any) -> Iterator[None]:
     Raises:
         InputError: it is something else.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+    if not is_whole(seed, 0, SEEDS - 1):
         raise InputError(f"seed must be a whole number from 0 to 4294967295, got {seed!r}.")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(seed))

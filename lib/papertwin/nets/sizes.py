@@ -7,8 +7,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-
+from papertwin.checks import is_whole
 from papertwin.errors import InputError
 
 
@@ -23,7 +22,7 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     Raises:
         InputError: it is no whole number, or below `least`.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+    if not is_whole(value, least):
         raise InputError(f"{name} must be a whole number above {least - 1}, got {value!r}.")
     return int(value)
 

@@ -22,6 +22,7 @@ from papertwin.data.images import Images, load_images
 from papertwin.errors import ParameterError
 from papertwin.nets import Recipe, stored, train, untrained
 from papertwin.nets.recipes import RECIPES
+from papertwin.parameters import check_least
 from papertwin.robustness import pgd_adversarial, toy
 from papertwin.robustness.finetuning import finetune, rounds
 from papertwin.robustness.many import SeedPool
@@ -66,9 +67,7 @@ class Params:
         """Refuse numbers that no experiment can use."""
         least = {"mlp_points": 2, "lenet_points": 1, "tuned_points": 1, "tune_points": 1, "tune_images": 1}
         least |= {"replicates": 1, "full_points": 1, "full_mlp_points": 1, "nin_points": 0, "levels": 1, "processes": 0}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise ParameterError(f"{name} is {getattr(self, name)}; it must be at least {smallest}.")
+        check_least(self, least)
         parts = [("tuned_points", "mlp_points"), ("tuned_points", "lenet_points"), ("full_mlp_points", "mlp_points")]
         parts += [("full_points", "lenet_points"), ("tune_points", "tune_images")]
         for name, whole in parts:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from papertwin.checks import is_whole
 from papertwin.errors import InputError, ParameterError
 from papertwin.training.device import pick_device
 
@@ -89,7 +90,7 @@ def targets_of(logits: np.ndarray, target: Target) -> list[int]:
     label, *others = ranked(logits)
     if isinstance(target, str) and target in ("runner-up", "all"):
         return others if target == "all" else others[:1]
-    if isinstance(target, bool) or not isinstance(target, int | np.integer):
+    if not is_whole(target):
         raise InputError(f'target must be "runner-up", "all" or a label, got {target!r}.')
     if not 0 <= target < len(logits):
         raise InputError(f"target must be a label from 0 to {len(logits) - 1}, got {target}.")
@@ -196,6 +197,6 @@ def check_count(name: str, value: Any, smallest: int = 1) -> int:
     Raises:
         InputError: it is no whole number of at least `smallest`.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
+    if not is_whole(value, smallest):
         raise InputError(f"{name} must be a whole number of at least {smallest}, got {value!r}.")
     return int(value)

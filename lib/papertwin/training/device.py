@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from papertwin.checks import SEEDS, is_whole
 from papertwin.errors import ParameterError
 from papertwin.machine import cores
 
@@ -97,7 +98,7 @@ def seed_everything(seed: int) -> None:
     Raises:
         ParameterError: it is not.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+    if not is_whole(seed, 0, SEEDS - 1):
         raise ParameterError(f"A seed must be a whole number from 0 to 4294967295, got {seed!r}.")
     import torch
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from papertwin.checks import SEEDS, is_whole
 from papertwin.errors import InputError
 from papertwin.training.device import pick_device
 
@@ -178,7 +179,7 @@ def _check_settings(
         raise InputError(f"weight_decay must be a finite number of at least 0, got {weight_decay!r}.")
     if schedule not in SCHEDULES:
         raise InputError(f"schedule must be {' or '.join(SCHEDULES)}, got {schedule!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+    if not is_whole(seed, 0, SEEDS - 1):
         raise InputError(f"seed must be a whole number from 0 to 4294967295, got {seed!r}.")
 
 

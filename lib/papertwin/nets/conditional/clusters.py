@@ -16,8 +16,8 @@ import numpy as np
 from sklearn.cluster import SpectralClustering
 from threadpoolctl import threadpool_limits
 
+from papertwin.checks import is_whole
 from papertwin.errors import InputError
-from papertwin.nets.conditional.inputs import is_whole
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from papertwin.checks import is_whole
 from papertwin.errors import InputError
-from papertwin.nets.conditional.inputs import as_array, as_labels, is_whole
+from papertwin.nets.conditional.inputs import as_array, as_labels
 
 
 class ActivationCorrelation:

@@ -23,8 +23,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from papertwin.checks import is_whole
 from papertwin.errors import InputError
-from papertwin.nets.conditional.inputs import as_array, as_features, as_labels, is_whole
+from papertwin.nets.conditional.inputs import as_array, as_features, as_labels
 
 ROUTES = 2
 

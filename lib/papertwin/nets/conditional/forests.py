@@ -13,8 +13,9 @@ import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
+from papertwin.checks import is_whole
 from papertwin.errors import InputError
-from papertwin.nets.conditional.inputs import as_features, as_labels, is_whole
+from papertwin.nets.conditional.inputs import as_features, as_labels
 
 Estimator = DecisionTreeClassifier | RandomForestClassifier
 

@@ -59,9 +59,3 @@ def as_labels(values: Any, count: int, classes: int | None = None) -> np.ndarray
     if classes is not None and count and not 0 <= array.min() <= array.max() < classes:
         raise InputError(f"labels must lie from 0 to {classes - 1}, got {array.min()} to {array.max()}.")
     return array.astype(np.int64)
-
-
-def is_whole(value: Any, least: int, most: int | None = None) -> bool:
-    """Whether a value is a whole number, and no boolean, from `least` to `most`."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return whole and least <= value and (most is None or value <= most)

@@ -18,8 +18,8 @@ from scipy import special
 from torch import nn
 from torch.nn import functional
 
+from papertwin.checks import is_whole
 from papertwin.errors import InputError
-from papertwin.nets.conditional.inputs import is_whole
 from papertwin.training.loop import scores
 
 CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from papertwin.checks import is_whole
 from papertwin.errors import InputError
-from papertwin.nets.conditional.inputs import is_whole
 from papertwin.nets.conditional.selection import Conditional, keep_largest, rows_by_route
 from papertwin.nets.initial import seeded
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from papertwin.checks import is_whole
 from papertwin.errors import InputError
-from papertwin.nets.conditional.inputs import is_whole
 
 
 class Conditional(nn.Module):

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from papertwin.checks import is_whole
 from papertwin.errors import InputError
-from papertwin.nets.conditional.inputs import is_whole
 from papertwin.nets.sizes import divided
 
 Exponents = tuple[int, ...]
