@@ -48,6 +48,7 @@ def _one_thread():
     [
         ({"side": 7}, "side is 7; it must be at least 8"),
         ({"seeds": 1}, "seeds is 1; it must be at least 2"),
+        ({"halvings": 0}, "halvings is 0; it must be at least 1"),
         ({"union_images": 799}, "union_images is 799"),
         ({"processes": -1}, "processes is -1; it must be at least 0"),
         ({"dataset": "letters"}, "dataset is 'letters'; expected one of fashion_mnist, mnist, cifar10"),

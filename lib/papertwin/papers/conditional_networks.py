@@ -36,6 +36,7 @@ from papertwin.nets.conditional import (
 )
 from papertwin.nets.layers import convolution, dense
 from papertwin.nets.literature import published
+from papertwin.parameters import check_least
 from papertwin.training.device import pick_device
 from papertwin.training.loop import fit, scores
 from papertwin.training.pool import Pool
@@ -81,18 +82,9 @@ class Params:
 
     def __post_init__(self) -> None:
         """Refuse what no experiment can use."""
-        least = {
-            "side": 8,
-            "train_images": 100,
-            "check_images": 50,
-            "test_images": 50,
-            "union_images": 800,
-            "epochs": 1,
-        }
-        least |= {"seeds": 2, "candidates": 2, "views": 2, "repeats": 3, "processes": 0}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise ParameterError(f"{name} is {getattr(self, name)}; it must be at least {smallest}.")
+        least = {"side": 8, "train_images": 100, "check_images": 50, "test_images": 50, "union_images": 800}
+        least |= {"epochs": 1, "seeds": 2, "candidates": 2, "halvings": 1, "views": 2, "repeats": 3, "processes": 0}
+        check_least(self, least)
         if self.union_images > 20_000:
             raise ParameterError(f"union_images is {self.union_images}; more than 20,000 would need more test images.")
         for name, known in (("dataset", ("fashion_mnist", "mnist", "cifar10")), ("search", ("random", "bayesian"))):
@@ -141,7 +133,7 @@ def train_all(builders: dict[str, partial], params: Params, pool: Pool, known: S
 
 def costs(trial: Trial, params: Params) -> tuple[int, int]:
     """Multiply-accumulates of an image, and bytes of the model at four a parameter."""
-    counts = count(trial.model, draw_sets(params.sizes, trial.seed).shape)
+    counts = count(trial.model, params.sizes.shape)
     return counts.macs, 4 * counts.params
 
 

@@ -271,18 +271,22 @@ def _trees(sets: Sets, seed: int, params: Params) -> list[Model]:
     tree = PerceptronTree.from_linear(last, clusters)
     settings = params.settings | {"rate": SLOWER * params.settings["rate"], "seed": seed}
     fit_tree(tree, features, sets.train[1], router_epochs=params.epochs, **settings)
-    whole = nn.Sequential(*below, tree).eval()
-    return [_judged("perceptron tree, 1 of 4", "perceptron tree", whole, tree, 1, below, sets, seed)]
+    whole, before = nn.Sequential(*below, tree).eval(), count(below, sets.shape).macs
+    network = _Network(whole, tree, 1)
+    return [
+        _judged(
+            "perceptron tree, 1 of 4", "perceptron tree", network, lambda: before + tree.expected_macs(), sets, seed
+        )
+    ]
 
 
-def _judged(
-    name: str, kind: str, model: nn.Module, part: Any, top: int, below: nn.Module, sets: Sets, seed: int
-) -> Model:
-    part.top = top
-    part.reset()
-    wrong = error(scores(model, sets.test[0]), sets.test[1])
-    macs = model.macs if isinstance(model, SmallNetwork) else count(below, sets.shape).macs + part.expected_macs()
-    return Model(name, kind, seed, 100 * wrong, macs, _Network(model, part, top))
+def _judged(name: str, kind: str, network: _Network, macs: Callable[[], float], sets: Sets, seed: int) -> Model:
+    """Ask a network about the test images; `macs` then says what an image has cost."""
+    if network.part is not None:
+        network.part.top = network.top
+        network.part.reset()
+    wrong = error(scores(network.model, sets.test[0]), sets.test[1])
+    return Model(name, kind, seed, 100 * wrong, macs(), network)
 
 
 def _networks(sets: Sets, seed: int, params: Params) -> list[Model]:
@@ -293,12 +297,11 @@ def _networks(sets: Sets, seed: int, params: Params) -> list[Model]:
     for network in (routed, plain):
         fit(network, *sets.train, seed=seed, **params.settings)
         network.eval().cpu()
-    found = [
-        _judged(f"routed, {top} of {SHOWN}", "routed", routed, routed.middle, top, routed, sets, seed)
-        for top in range(1, SHOWN + 1)
+    asked = [
+        (f"routed, {top} of {SHOWN}", "routed", _Network(routed, routed.middle, top)) for top in range(1, SHOWN + 1)
     ]
-    wrong = error(scores(plain, sets.test[0]), sets.test[1])
-    return [*found, Model("plain network", "plain", seed, 100 * wrong, plain.macs, _Network(plain))]
+    asked.append(("plain network", "plain", _Network(plain)))
+    return [_judged(*each, lambda network=each[2]: network.model.macs, sets, seed) for each in asked]
 
 
 def timed(models: list[Model], params: Params) -> pd.DataFrame:

@@ -60,6 +60,11 @@ class SetSizes:
     check: int
     test: int
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image, (c, h, w), without drawing any."""
+        return whole_set(self.dataset, "test").images.shape[1], self.side, self.side
+
 
 @dataclass(frozen=True)
 class Trial:
