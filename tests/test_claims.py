@@ -1,13 +1,14 @@
 """Rules become verdicts; every branch, both sides, and the borders."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from papertwin import ledger
-from papertwin.claims import UNSTABLE, Claims, Measured, Verdict, apply_rule, judge
+from papertwin.claims import UNSTABLE, Claims, Measured, Verdict, apply_rule, judge, over_seeds
 from papertwin.errors import LedgerError
 from papertwin.ledger import Rule
 
@@ -189,3 +190,14 @@ def test_hyphens_and_underscores_are_the_same_slug():
     assert ledger.load("don").slug == "don"
     with pytest.raises(LedgerError, match="No paper is called 'no-such'"):
         ledger.load("no-such")
+
+
+def test_over_seeds_is_a_t_interval_and_leaves_no_seed_out():
+    found = over_seeds(np.array([1.0, 2.0, 3.0]), "points")
+    assert found.value == pytest.approx(2.0)
+    assert found.interval == pytest.approx((-0.484, 4.484), abs=1e-3)
+    assert found.note == "points; per seed +1.00, +2.00, +3.00"
+    assert over_seeds(np.array([1.0, 2.0]), "points").value is None
+    partly = over_seeds(np.array([0.9, 0.8, 0.7, math.nan]), "points")
+    assert partly.value is None
+    assert partly.note.startswith("3 of 4 seeds gave a value")

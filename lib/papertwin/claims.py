@@ -59,6 +59,27 @@ class Measured:
         object.__setattr__(self, "interval", (_number(low), _number(high)))
 
 
+def over_seeds(values: Any, note: str, least: int = 3) -> Measured:
+    """Measure a mean over seeds with its t-interval; not judged with too few, or where a seed gave none (NaN).
+
+    Leaving out the seeds without a value would choose those that went well.
+
+    Args:
+        values: (seeds,) numbers.
+        note: what they are.
+        least: smallest number of seeds.
+    """
+    import numpy as np
+
+    from papertwin.training.intervals import t_interval
+
+    found = np.asarray(values, dtype=float)
+    each = ", ".join(f"{value:+.2f}" for value in found)
+    if np.isnan(found).any() or len(found) < least:
+        return Measured(None, note=f"{np.isfinite(found).sum()} of {len(found)} seeds gave a value; {note}; {each}")
+    return Measured(found.mean(), t_interval(found), f"{note}; per seed {each}")
+
+
 def _scalar(value: Any) -> float | bool | None:
     """Turn a plain, numpy or torch scalar into a float, a bool or None."""
     try:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from papertwin.errors import ParameterError
-from papertwin.nets import nin64, vgg
+from papertwin.nets import comparing, nin64, vgg
 from papertwin.nets.conditional import EnsembleCurve, oversampled_views
 from papertwin.papers import conditional_networks as paper
 from papertwin.training.loop import single_thread
@@ -224,7 +224,8 @@ def untrained(monkeypatch):
         labels = np.arange(40) % 10
         return Trial(name, seed, model, logits, logits[:30], labels, labels[:30], 1.0)
 
-    monkeypatch.setattr(paper, "train_trial", train_trial)
+    for module in (paper, comparing):
+        monkeypatch.setattr(module, "train_trial", train_trial)
     return asked
 
 
@@ -338,13 +339,6 @@ def test_the_line_is_level_beyond_the_front_but_ends_with_the_grouped_networks()
     assert (prices.tolist(), numbers.tolist()) == ([14 - 9], [1])
     alone, _ = paper.price_of_shrinking(searches(grouped[1], ("filters 1", "filters", 500, 8.0, 14.0)))
     assert alone.tolist() == [5]
-
-
-def test_a_front_has_one_network_for_each_cost():
-    rows = [("a", "groups", 100, 20.0, 1.0), ("b", "groups", 100, 20.0, 2.0), ("c", "groups", 50, 30.0, 3.0)]
-    rows += [("d", "groups", 60, 31.0, 4.0), ("e", "groups", 100, 19.0, 5.0)]
-    assert paper.front(searches(*rows))["network"].tolist() == ["c", "e"]
-    assert paper.front(searches(*rows[:4]))["network"].tolist() == ["c", "a"]
 
 
 def test_the_chosen_network_is_the_nearest_to_the_origin_of_means():

@@ -1,6 +1,5 @@
 """What is measured for the claims on conditional networks, on tables and trials whose answers are known."""
 
-import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,17 +28,6 @@ def test_counts_of_the_paper_hold_and_one_wrong_number_flips_each():
     assert claims.cifar_counts(COUNTS).value is True
     assert claims.cifar_counts(changed("CIFAR NiN-64", "params", 1_264_650 - 2000)).value is False
     assert claims.cifar_counts(changed("CIFAR NiN", "params", 966_986 + 1000)).value is False  # larger than its file
-
-
-def test_over_seeds_is_a_t_interval_and_leaves_no_seed_out():
-    found = claims.over_seeds(np.array([1.0, 2.0, 3.0]), "points")
-    assert found.value == pytest.approx(2.0)
-    assert found.interval == pytest.approx((-0.484, 4.484), abs=1e-3)
-    assert found.note == "points; per seed +1.00, +2.00, +3.00"
-    assert claims.over_seeds(np.array([1.0, 2.0]), "points").value is None
-    partly = claims.over_seeds(np.array([0.9, 0.8, 0.7, math.nan]), "points")
-    assert partly.value is None
-    assert partly.note.startswith("3 of 4 seeds gave a value")
 
 
 def test_paired_differences_have_the_sign_that_the_claims_say():

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from papertwin.errors import ParameterError
-from papertwin.nets import cifar_nin, count, nin64, rebuilt_table, vgg
+from papertwin.nets import cifar_nin, comparing, count, nin64, rebuilt_table, vgg
 from papertwin.nets.conditional import (
     EnsembleCurve,
     FilterSpace,
@@ -31,16 +31,14 @@ from papertwin.nets.conditional import (
     nearest_to_origin,
     oversampled_probabilities,
     oversampled_views,
-    pareto_front,
     sweep,
 )
 from papertwin.nets.layers import convolution, dense
 from papertwin.nets.literature import published
 from papertwin.parameters import check_least
-from papertwin.training.device import pick_device
 from papertwin.training.loop import fit, scores
 from papertwin.training.pool import Pool
-from papertwin.training.trials import SetSizes, Trial, draw_sets, train_trial
+from papertwin.training.trials import SetSizes, Trial, draw_sets, substitute, train_trial
 
 CARD = "conditional-networks"
 # of every training, with momentum and a cosine schedule; the memory order is faster for groups, only rounding differs
@@ -114,27 +112,23 @@ class Params:
 
 def open_pool(params: Params) -> Pool:
     """Processes for the trainings: as many as asked for, 0 for one a core; one where an accelerator trains."""
-    return Pool(params.processes or None if pick_device(params.device).type == "cpu" else 1)
+    return Pool.on(params.device, params.processes)
 
 
 def stamp(params: Params, instead: str = "") -> str:
     """What is written on figures of networks that are trained here; nothing where the data are the paper's own."""
-    name = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10"}[params.dataset]
-    return name if not instead else "" if name == instead else f"{name} in place of {instead}"
+    return substitute(params.dataset, instead)
 
 
 def train_all(builders: dict[str, partial], params: Params, pool: Pool, known: Sequence[Trial] = ()) -> list[Trial]:
     """Train every network from every seed, but for the trials that are known already."""
-    have = {(trial.name, trial.seed) for trial in known}
-    tasks = [(name, build, seed) for seed in params.every_seed for name, build in builders.items()]
-    left = [task for task in tasks if (task[0], task[2]) not in have]
-    return [*known, *pool.map(partial(train_trial, sizes=params.sizes, **params.settings), left)]
+    return comparing.train_all(builders, params.every_seed, params.sizes, pool, known, **params.settings)
 
 
 def costs(trial: Trial, params: Params) -> tuple[int, int]:
     """Multiply-accumulates of an image, and bytes of the model at four a parameter."""
-    counts = count(trial.model, params.sizes.shape)
-    return counts.macs, 4 * counts.params
+    macs, parameters = comparing.costs(trial.model, params.sizes.shape)
+    return macs, 4 * parameters
 
 
 # ---- full-size networks ----------------------------------------------------------------------------------------------
@@ -177,18 +171,10 @@ def small_vggs(params: Params) -> dict[str, partial]:
 
 
 def small_table(trials: list[Trial], params: Params) -> pd.DataFrame:
-    """One row a network and seed: cost and errors in per cent."""
-    rows = [
-        {
-            "network": each.name,
-            "seed": each.seed,
-            **dict(zip(("MACs", "bytes"), costs(each, params))),
-            "validation error": 100 * each.check_error,
-            "test error": 100 * each.test_error,
-        }
-        for each in trials
-    ]
-    return pd.DataFrame(rows)
+    """One row a network and seed: cost, at four bytes a parameter, and errors in per cent."""
+    table = comparing.trial_table(trials, params.sizes.shape)
+    table.insert(3, "bytes", 4 * table.pop("parameters"))
+    return table
 
 
 @dataclass(frozen=True)
@@ -325,18 +311,9 @@ def price_of_shrinking(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return np.array([price for price, _ in found]), np.array([number for _, number in found])
 
 
-def front(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows that no other beats in both MACs and validation error, one for each number of MACs, cheapest first."""
-    kept = table[pareto_front(table[["MACs", "validation error"]])]
-    return kept.sort_values(["MACs", "validation error"]).drop_duplicates("MACs")
-
-
 def _price(table: pd.DataFrame) -> tuple[float, int]:
-    grouped, fewer = table[table["search"] != "filters"], front(table[table["search"] == "filters"])
-    fewer = fewer[fewer["MACs"].between(grouped["MACs"].min(), grouped["MACs"].max())]
-    best = front(grouped)
-    line = np.interp(np.log(fewer["MACs"]), np.log(best["MACs"]), best["test error"])
-    return (float((fewer["test error"] - line).mean()) if len(fewer) else np.nan), len(fewer)
+    fewer = table["search"] == "filters"
+    return comparing.above_front(comparing.front(table[fewer]), table[~fewer])
 
 
 def chosen(table: pd.DataFrame) -> str:

@@ -6,10 +6,11 @@ Part of `papertwin.papers.conditional_networks`, whose trials and tables come in
 import numpy as np
 import pandas as pd
 
-from papertwin.claims import Measured
+from papertwin.claims import Measured, over_seeds
+from papertwin.nets.comparing import paired
 from papertwin.papers.conditional_networks import Ensemble, price_of_shrinking
 from papertwin.papers.conditional_networks_routes import SHOWN, Perceptron, cheap_tree
-from papertwin.training.intervals import bootstrap, t_interval
+from papertwin.training.intervals import bootstrap
 from papertwin.training.trials import Trial
 
 LEAST = 3  # seeds
@@ -57,24 +58,6 @@ def cifar_errors(trials: list[Trial], table: pd.DataFrame) -> Measured:
     if len({each.seed for each in trials}) < LEAST:
         return Measured(None, note=f"fewer than {LEAST} seeds")
     return Measured(gaps.max(), note="; ".join(f"{name} {value:.2f} %" for name, value in means.items()))
-
-
-def over_seeds(values: np.ndarray, note: str) -> Measured:
-    """A mean over seeds with its t-interval; not judged with fewer than three, or where a seed gave none (NaN).
-
-    Leaving out the seeds without a value would choose those that went well.
-    """
-    found = np.asarray(values, dtype=float)
-    each = ", ".join(f"{value:+.2f}" for value in found)
-    if np.isnan(found).any() or len(found) < LEAST:
-        return Measured(None, note=f"{np.isfinite(found).sum()} of {len(found)} seeds gave a value; {note}; {each}")
-    return Measured(found.mean(), t_interval(found), f"{note}; per seed {each}")
-
-
-def paired(table: pd.DataFrame, first: str, second: str) -> np.ndarray:
-    """Test error of one network minus that of another, points, seed by seed."""
-    errors = table.pivot(index="seed", columns="network", values="test error")
-    return (errors[first] - errors[second]).to_numpy()
 
 
 def pooling_helps(table: pd.DataFrame) -> Measured:

@@ -19,7 +19,7 @@ from typing import Any, Self
 from threadpoolctl import threadpool_limits
 
 from papertwin.errors import InputError, RunError
-from papertwin.training.device import set_threads, thread_count
+from papertwin.training.device import pick_device, set_threads, thread_count
 from papertwin.training.loop import single_thread
 
 WATCH = 1.0  # seconds between two looks of a process at the one that started it
@@ -39,6 +39,11 @@ class Pool:
             raise InputError(f"processes must be a whole number of at least 1, got {processes!r}.")
         self.processes = thread_count() if processes is None else processes
         self._executor: Any = None
+
+    @classmethod
+    def on(cls, device: Any, processes: int = 0) -> Self:
+        """Prepare processes for trainings on a device: 0 for one a core, and just one where an accelerator trains."""
+        return cls((processes or None) if pick_device(device).type == "cpu" else 1)
 
     def __enter__(self) -> Self:
         """Nothing starts before the first piece of work."""

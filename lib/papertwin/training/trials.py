@@ -19,6 +19,7 @@ from papertwin.data.images import Images, load_images
 from papertwin.errors import InputError
 from papertwin.training.loop import fit, scores
 
+SPOKEN = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10"}  # names of the image sets
 Part = tuple[np.ndarray, np.ndarray]  # images (n, c, h, w) float32, labels (n,) int64
 
 
@@ -99,6 +100,16 @@ class Trial:
     def test_error(self) -> float:
         """Share of wrong answers on test images."""
         return error(self.test, self.test_labels)
+
+
+def substitute(dataset: str, instead: str = "") -> str:
+    """What is written on a figure: which images stand in for others; nothing where they are the paper's own.
+
+    >>> substitute("fashion_mnist", "CIFAR-10"), substitute("cifar10", "CIFAR-10"), substitute("mnist")
+    ('Fashion-MNIST in place of CIFAR-10', '', 'MNIST')
+    """
+    name = SPOKEN[dataset]
+    return name if not instead else "" if name == instead else f"{name} in place of {instead}"
 
 
 def error(logits: np.ndarray, labels: np.ndarray) -> float:

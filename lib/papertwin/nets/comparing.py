@@ -1,0 +1,103 @@
+"""Compare small networks that are trained from several seeds: what they cost, how they err, and both at once.
+
+A table of trials has a row for each network and seed: `network`, `seed`, `MACs` (of an image), `parameters`,
+`validation error` and `test error` in per cent. Choices are made on validation images, test images are reported.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from papertwin.nets.conditional.search import pareto_front
+from papertwin.nets.counting import count
+from papertwin.training.pool import Pool
+from papertwin.training.trials import SetSizes, Trial, train_trial
+
+
+def train_all(
+    builders: Mapping[str, partial],
+    seeds: Iterable[int],
+    sizes: SetSizes,
+    pool: Pool,
+    known: Sequence[Trial] = (),
+    **settings: Any,
+) -> list[Trial]:
+    """Train every network from every seed, but for the trials that are known already.
+
+    Args:
+        builders: name → `build(classes, in_channels=…, seed=…)`.
+        seeds: of weights, training images and shuffles.
+        sizes: of the image sets.
+        pool: processes that share the work.
+        known: trials that need not be trained again; they come first in the result.
+        settings: of `papertwin.training.loop.fit`.
+    """
+    have = {(trial.name, trial.seed) for trial in known}
+    tasks = [(name, build, seed) for seed in seeds for name, build in builders.items()]
+    left = [task for task in tasks if (task[0], task[2]) not in have]
+    return [*known, *pool.map(partial(train_trial, sizes=sizes, **settings), left)]
+
+
+def costs(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Multiply-accumulates of an image of shape (c, h, w), and parameters."""
+    counts = count(model, shape)
+    return counts.macs, counts.params
+
+
+def trial_table(trials: Iterable[Trial], shape: tuple[int, ...]) -> pd.DataFrame:
+    """One row a network and seed.
+
+    Args:
+        trials: trained networks.
+        shape: of an image, (c, h, w).
+
+    Returns:
+        The columns named at the head of this module.
+    """
+    rows = [
+        {
+            "network": each.name,
+            "seed": each.seed,
+            **dict(zip(("MACs", "parameters"), costs(each.model, shape))),
+            "validation error": 100 * each.check_error,
+            "test error": 100 * each.test_error,
+        }
+        for each in trials
+    ]
+    return pd.DataFrame(rows)
+
+
+def paired(table: pd.DataFrame, first: str, second: str, column: str = "test error") -> np.ndarray:
+    """A column of one network minus that of another, seed by seed: (seeds,)."""
+    values = table.pivot(index="seed", columns="network", values=column)
+    return (values[first] - values[second]).to_numpy()
+
+
+def front(table: pd.DataFrame, cost: str = "MACs") -> pd.DataFrame:
+    """Rows that no other beats in both cost and validation error, one for each cost, cheapest first."""
+    kept = table[pareto_front(table[[cost, "validation error"]])]
+    return kept.sort_values([cost, "validation error"]).drop_duplicates(cost)
+
+
+def above_front(rows: pd.DataFrame, reference: pd.DataFrame, cost: str = "MACs") -> tuple[float, int]:
+    """By how many points networks are worse, on average, than the front of others at equal cost.
+
+    Networks whose cost lies within the range of the others are compared with the line through the front of those,
+    linear in the logarithm of the cost and level beyond the ends of the front.
+
+    Args:
+        rows: networks of one seed.
+        reference: the others, of the same seed.
+        cost: the column that is to be equal.
+
+    Returns:
+        Mean test error above the line in points, NaN where none can be compared; how many were.
+    """
+    rows = rows[rows[cost].between(reference[cost].min(), reference[cost].max())]
+    best = front(reference, cost)
+    line = np.interp(np.log(rows[cost]), np.log(best[cost]), best["test error"])
+    return (float((rows["test error"] - line).mean()) if len(rows) else np.nan), len(rows)
