@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 
 from papertwin.nets.conditional.search import pareto_front
@@ -101,3 +102,30 @@ def above_front(rows: pd.DataFrame, reference: pd.DataFrame, cost: str = "MACs")
     best = front(reference, cost)
     line = np.interp(np.log(rows[cost]), np.log(best[cost]), best["test error"])
     return (float((rows["test error"] - line).mean()) if len(rows) else np.nan), len(rows)
+
+
+def planned(builders: Mapping[str, partial], sizes: SetSizes, *, epochs: int, seeds: int, batch: int) -> dict[str, Any]:
+    """Say what training every network from every seed would cost, before any is trained.
+
+    An optimiser step is one batch; a forward and a backward pass are taken for three forward passes.
+
+    Args:
+        builders: name → `build(classes, in_channels=…, seed=…)`.
+        sizes: of the image sets.
+        epochs, seeds, batch: of the trainings.
+    """
+    with torch.device("meta"):
+        models = [build(10, in_channels=sizes.shape[0], seed=0) for build in builders.values()]
+    macs, parameters = zip(*(costs(model, sizes.shape) for model in models))
+    steps = len(models) * seeds * epochs * -(-sizes.train // batch)
+    operations = 3 * sum(macs) * seeds * epochs * sizes.train
+    return {
+        "networks": len(models),
+        "trainings": len(models) * seeds,
+        "parameters": f"{min(parameters):,} to {max(parameters):,}",
+        "multiply-accumulates an image": f"{min(macs):,} to {max(macs):,}",
+        "optimiser steps": steps,
+        "multiply-accumulates of all trainings": f"{operations:.3g}",
+        "core hours at 20 billion a second": operations / 20e9 / 3600,
+        "GPU hours at 2 trillion a second": operations / 2e12 / 3600,
+    }

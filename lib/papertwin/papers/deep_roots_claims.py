@@ -1,0 +1,99 @@
+"""What was measured for each claim of Deep Roots; the rules stand in `deep_roots.toml`.
+
+Part of `papertwin.papers.deep_roots`, whose trials and tables come in here.
+"""
+
+import numpy as np
+import pandas as pd
+
+from papertwin.claims import Measured, over_seeds
+from papertwin.nets.comparing import above_front, paired
+from papertwin.papers.deep_roots import STANDARD, Params, block_gain, block_surplus
+from papertwin.training.intervals import bootstrap
+
+IMAGENET = Measured(None, note="needs ImageNet, which is not here and takes weeks to train on")
+CIFAR = Measured(None, note="needs CIFAR-10 at its own size and width: profile paper, with your copy of the data")
+NO_GPU = Measured(None, note="times here are those of a processor; a GPU was not measured")
+
+
+def saved(table: pd.DataFrame, base: str, shares: dict[str, dict[str, float]]) -> Measured:
+    """C1a, C3a, C4a, C5a: exact counts, and the shares that are left over.
+
+    Args:
+        table: results of a family.
+        base: row of the standard network.
+        shares: row → column (params or macs) → share of the standard network's that remains, to two digits.
+    """
+    found = {(name, key): table.loc[name, key] / table.loc[base, key] for name, each in shares.items() for key in each}
+    right = all(round(share, 2) == shares[name][key] for (name, key), share in found.items())
+    exact = bool(table.loc[[base, *shares], "exact"].all())
+    return Measured(
+        exact and right, note="; ".join(f"{name}: {share:.4f} of {key}" for (name, key), share in found.items())
+    )
+
+
+def operations_saved(table: pd.DataFrame) -> Measured:
+    """C4b: per cent of the operations of an image that ResNet-200 root-32 saves."""
+    true, printed = (1 - table.loc["root-32", key] / table.loc["Orig.", key] for key in ("true_macs", "macs"))
+    note = f"the published count, which multiplies by the filters twice, falls by {printed:.1%}"
+    return Measured(100 * true, note=f"{note}; one image takes {table.loc['root-32', 'true_macs'] / 1e9:.2f} billion")
+
+
+def alexnet_counts(table: pd.DataFrame) -> Measured:
+    """C6a: all counts of the three networks."""
+    return Measured(bool(table["exact"].all()) and len(table) == 3, note=f"{len(table)} networks")
+
+
+def alexnet_weights(table: pd.DataFrame) -> Measured:
+    """C6c: per cent of the parameters that two groups save."""
+    params, macs = (table.loc["no groups", key] / table.loc["2 groups", key] for key in ("params", "macs"))
+    return Measured(100 * (1 - 1 / params), note=f"ungrouped it has {macs - 1:.1%} more multiply-accumulates")
+
+
+def root_loses_little(table: pd.DataFrame) -> Measured:
+    """C1b, C1c: error of root-8 minus that of the standard network, points."""
+    return over_seeds(paired(table, "root-8", STANDARD), "error, points")
+
+
+def root_beats_others(table: pd.DataFrame) -> Measured:
+    """C2a, C2b: points by which columns and trees are worse than the front of roots at equal cost."""
+    prices, numbers = [], []
+    for _, rows in table.groupby("seed"):
+        roots = rows["kind"].isin(["root", STANDARD])
+        price, number = above_front(rows[~roots], rows[roots])
+        prices.append(price)
+        numbers.append(number)
+    return over_seeds(np.array(prices), f"points; networks compared {', '.join(map(str, numbers))}")
+
+
+def at_full_size(params: Params, found: Measured) -> Measured:
+    """What was measured at the paper's own size and data; nothing otherwise."""
+    return found if params.at_full_size else CIFAR
+
+
+def faster(times: pd.DataFrame, first: str, second: str) -> Measured:
+    """C1d, C3c, C5c: time of the first network over that of the second, plain torch, one image.
+
+    Args:
+        times: rounds × (network, batch, way), milliseconds an image.
+        first, second: networks.
+    """
+    batch = min(times.columns.get_level_values("batch"))
+    ratios = (times[first, batch, "eager"] / times[second, batch, "eager"]).to_numpy()
+    interval = bootstrap(lambda rows: float(np.median(ratios[rows])), len(ratios), seed=0)
+    best = times[first, batch, "fastest"].median() / times[second, batch, "fastest"].median()
+    ms = [times[name, batch, "eager"].median() for name in (first, second)]
+    note = f"{ms[0]:.1f} and {ms[1]:.1f} ms, batch {batch}; {best:.2f} where each layer runs in the fastest way found"
+    return Measured(np.median(ratios), interval, note)
+
+
+def blocks_are_seen(table: pd.DataFrame) -> Measured:
+    """C7a: contrast of the blocks of root-4 and root-8 minus that of the standard network, the smaller one."""
+    means = table.groupby(["network", "blocks"], sort=False)["contrast"].mean()
+    each = ", ".join(f"{name} with {blocks} blocks {value:.2f}" for (name, blocks), value in means.items())
+    return over_seeds(block_gain(table), f"contrast; {each}")
+
+
+def blocks_beat_chance(table: pd.DataFrame) -> Measured:
+    """C7b: contrast of the blocks of root-4 and root-8 beyond that of permuted columns, the smaller one."""
+    return over_seeds(block_surplus(table), "contrast")
