@@ -103,6 +103,7 @@ LAYERS = {
     "lr": lambda: low_rank_layer(4, 4, "lr"),
     "lr join": lambda: low_rank_layer(4, 4, "lr-join"),
     "root": lambda: root_module(4, 4, 3, 2, 3, norm=True),
+    "two strides": lambda: nn.Sequential(convolution(4, 3, 1, stride=3), convolution(3, 2, 5, stride=2)),
     "pointwise": lambda: convolution(4, 2, 1),
 }
 
@@ -113,7 +114,7 @@ def test_what_a_layer_sees_is_what_changes_its_outputs(name, device):
         layer = LAYERS[name]().to(device).double().eval()
     linear = nn.Sequential(*(each for each in layer if not isinstance(each, nn.ReLU))) if name == "root" else layer
     seen = seen_inputs(layer, 4)
-    side = 21
+    side = 31
     with torch.no_grad():
         base = linear(torch.zeros(1, 4, side, side, device=device).double())
         row, column = (size // 2 for size in base.shape[2:])

@@ -77,11 +77,12 @@ def seen_inputs(layer: nn.Module, channels: int) -> torch.Tensor:
         >>> seen_inputs(nn.Conv2d(4, 2, 3, groups=2), 4).sum(dim=(2, 3)).tolist()
         [[9, 9, 0, 0], [0, 0, 9, 9]]
     """
-    asked, reach = _ones(layer), [1, 1]
+    asked, reach, jump = _ones(layer), [1, 1], [1, 1]
     for each in (each for each in asked.modules() if isinstance(each, nn.Conv2d)):
         for axis in (0, 1):  # at least what one output sees: sets side by side are taken one after the other
-            reach[axis] = reach[axis] * each.stride[axis] + each.dilation[axis] * (each.kernel_size[axis] - 1)
-    sides = [3 * side for side in reach]  # the middle output sees no border
+            reach[axis] += each.dilation[axis] * (each.kernel_size[axis] - 1) * jump[axis]
+            jump[axis] *= each.stride[axis]
+    sides = [2 * (side + step) for side, step in zip(reach, jump)]  # the middle output sees no border
     images = torch.ones(1, whole("channels", channels), *sides, device="cpu", requires_grad=True)
     try:
         maps = asked(images)
