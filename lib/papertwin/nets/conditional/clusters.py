@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from papertwin.checks import is_whole
 from papertwin.errors import InputError
+from papertwin.nets.block_diagonal import finite_matrix, p_value, share_inside
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class BlockStructure:
     @property
     def p_value(self) -> float:
         """Share of correlations, ours among them, that are as block-diagonal: (1 + #{random ≥ share}) / (1 + draws)."""
-        return (1 + int((self.random >= self.share - 1e-12).sum())) / (1 + len(self.random))
+        return p_value(self.share, self.random)
 
 
 def cluster_classes(correlation: np.ndarray, routes: int, seed: int = 0, *, positive: bool = False) -> np.ndarray:
@@ -92,7 +93,7 @@ def block_order(correlation: np.ndarray, clusters: Sequence[int]) -> BlockOrder:
     """
     squares = _checked(correlation) ** 2
     chosen = check_clusters(clusters, squares.shape[1])
-    features = (squares @ _indicator(chosen)).argmax(axis=1)
+    features = _best_blocks(squares, chosen)
     routes = chosen.max() + 1
     sizes = np.stack([np.bincount(of, minlength=routes) for of in (features, chosen)], axis=1)
     return BlockOrder(np.argsort(features, kind="stable"), np.argsort(chosen, kind="stable"), features, sizes)
@@ -164,12 +165,12 @@ def _clustered(table: np.ndarray, routes: int, seed: int, positive: bool) -> np.
 
 def _share(squares: np.ndarray, clusters: np.ndarray) -> float:
     """Share of the squared correlation inside the blocks, each feature in the one that suits it best."""
-    return float((squares @ _indicator(clusters)).max(axis=1).sum() / squares.sum())
+    return share_inside(squares, _best_blocks(squares, clusters), clusters)
 
 
-def _indicator(clusters: np.ndarray) -> np.ndarray:
-    """(C, R), 1 where the class belongs to the cluster."""
-    return np.eye(clusters.max() + 1)[clusters]
+def _best_blocks(squares: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """(features,), the cluster with the largest sum of squared correlations with each feature."""
+    return (squares @ np.eye(clusters.max() + 1)[clusters]).argmax(axis=1)
 
 
 def _by_first(found: np.ndarray) -> np.ndarray:
@@ -179,7 +180,4 @@ def _by_first(found: np.ndarray) -> np.ndarray:
 
 
 def _checked(correlation: np.ndarray) -> np.ndarray:
-    array = np.asarray(correlation, dtype=np.float64)
-    if array.ndim != 2 or not array.size or not np.isfinite(array).all():
-        raise InputError(f"correlation must be finite numbers of shape (features, C), got shape {array.shape}.")
-    return array
+    return finite_matrix(correlation, "correlation", "(features, C)")

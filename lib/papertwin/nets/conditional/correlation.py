@@ -5,8 +5,7 @@ training images, and its rows and columns are reordered until it is block-diagon
 
 Our reading: Λ12 is Pearson's correlation of each input activation of the last layer with each class, which is either
 the class's output or its 0/1 target. What never varies correlates with nothing (0, where the formula has 0/0). Batches
-are merged as in T. Chan, G. Golub, R. LeVeque: Updating formulae and a pairwise algorithm for computing sample
-variances (1979), so that no sum of squares loses its digits. Arithmetic is float64 on the CPU.
+are merged by `papertwin.nets.comoments.Comoments`, in float64 on the CPU.
 """
 
 import math
@@ -17,6 +16,7 @@ import torch
 
 from papertwin.checks import is_whole
 from papertwin.errors import InputError
+from papertwin.nets.comoments import Comoments
 from papertwin.nets.conditional.inputs import as_array, as_labels
 
 
@@ -41,10 +41,13 @@ class ActivationCorrelation:
         for name, value in (("features", features), ("classes", classes)):
             if not is_whole(value, 1):
                 raise InputError(f"{name} must be a whole number above 0, got {value!r}.")
-        self.features, self.classes, self.seen = features, classes, 0
-        self._mean = np.zeros(features + classes)
-        self._squares = np.zeros(features + classes)
-        self._products = np.zeros((features, classes))
+        self.features, self.classes = features, classes
+        self._moments = Comoments(features + classes, split=features)
+
+    @property
+    def seen(self) -> int:
+        """Images so far."""
+        return self._moments.samples
 
     def update(self, features: Any, classes: Any) -> None:
         """Take in a batch.
@@ -64,17 +67,7 @@ class ActivationCorrelation:
                 f"A batch must have {self.features} features and one label or {self.classes} outputs an image, "
                 f"got {x.shape} features and {y.shape} outputs."
             )
-        if not len(x):
-            return
-        both = np.concatenate([x, y], axis=1).astype(np.float64)
-        mean = both.mean(axis=0)
-        both -= mean
-        shift, weight = mean - self._mean, self.seen * len(x) / (self.seen + len(x))
-        self._squares += (both**2).sum(axis=0) + weight * shift**2
-        cross = np.outer(shift[: self.features], shift[self.features :])
-        self._products += both[:, : self.features].T @ both[:, self.features :] + weight * cross
-        self._mean += shift * len(x) / (self.seen + len(x))
-        self.seen += len(x)
+        self._moments.update(torch.from_numpy(np.concatenate([x, y], axis=1).astype(np.float64)))
 
     @property
     def value(self) -> np.ndarray:
@@ -85,11 +78,7 @@ class ActivationCorrelation:
         """
         if self.seen < 2:
             raise InputError(f"A correlation needs at least two images, got {self.seen}.")
-        tiny = 1024 * np.finfo(np.float64).eps ** 2 * self.seen * self._mean**2  # what rounding leaves of a constant
-        spread = np.sqrt(np.where(self._squares > tiny, self._squares, 0))
-        scale = np.outer(spread[: self.features], spread[self.features :])
-        flat = np.divide(self._products, scale, out=np.zeros_like(scale), where=scale > 0)
-        return flat.clip(-1, 1)
+        return self._moments.correlation
 
 
 def activation_correlation(features: Any, classes: Any, *, count: int | None = None, batch: int = 10_000) -> np.ndarray:
