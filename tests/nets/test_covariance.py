@@ -12,7 +12,7 @@ from torch.nn import functional
 from papertwin.errors import InputError, ParameterError
 from papertwin.nets import cifar_nin, convolution
 from papertwin.nets import covariance as module
-from papertwin.nets.blocks import block_diagonal
+from papertwin.nets.block_diagonal import block_diagonal
 from papertwin.nets.covariance import LayerCovariance, consecutive_pairs, layer_covariances
 from papertwin.nets.layers import Composite, activated, chain
 from papertwin.training.loop import single_thread, torch_threads

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from papertwin.errors import InputError
-from papertwin.nets.blocks import group_of
+from papertwin.nets.block_diagonal import group_of
 
 MAP = "Greys"
 BORDER = {"colors": "#D55E00", "linewidths": 0.5, "alpha": 0.8}

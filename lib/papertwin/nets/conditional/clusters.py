@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from papertwin.checks import is_whole
 from papertwin.errors import InputError
-from papertwin.nets.blocks import finite_matrix, p_value, share_inside
+from papertwin.nets.block_diagonal import finite_matrix, p_value, share_inside
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.linalg import block_diag
 
 from papertwin.errors import InputError
-from papertwin.nets.blocks import block_diagonal, group_of, share_inside
+from papertwin.nets.block_diagonal import block_diagonal, group_of, share_inside
 
 
 def blocks(shapes, seed=0):
