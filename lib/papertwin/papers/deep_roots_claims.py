@@ -8,7 +8,7 @@ import pandas as pd
 
 from papertwin.claims import Measured, over_seeds
 from papertwin.nets.comparing import above_front, paired
-from papertwin.papers.deep_roots import STANDARD, Params, block_gain, block_surplus
+from papertwin.papers.deep_roots import FAMILIES, STANDARD, Params, block_gain, block_surplus, results
 from papertwin.training.intervals import bootstrap
 
 IMAGENET = Measured(None, note="needs ImageNet, which is not here and takes weeks to train on")
@@ -97,3 +97,38 @@ def blocks_are_seen(table: pd.DataFrame) -> Measured:
 def blocks_beat_chance(table: pd.DataFrame) -> Measured:
     """C7b: contrast of the blocks of root-4 and root-8 beyond that of permuted columns, the smaller one."""
     return over_seeds(block_surplus(table), "contrast")
+
+
+def every_claim(
+    params: Params, table: pd.DataFrame, contrasts: pd.DataFrame, times: pd.DataFrame
+) -> dict[str, Measured]:
+    """What was measured for each claim of the ledger.
+
+    Args:
+        params: of the run.
+        table: of trials.
+        contrasts: of the blocks.
+        times: rounds × (network, batch, way), milliseconds an image.
+    """
+    nin, resnet50, resnet200, googlenet, alexnet = (results(family) for family in FAMILIES)
+    little, beats = root_loses_little(table), root_beats_others(table)
+    resnet50_shares = {"root-64": {"params": 0.60, "macs": 0.55}, "root-16": {"params": 0.73, "macs": 0.63}}
+    return dict.fromkeys(("C3b", "C5b", "C6b"), IMAGENET) | {
+        "C1a": saved(nin, "Orig.", {"root-8": {"params": 0.33, "macs": 0.46}}),
+        "C1b": at_full_size(params, little),
+        "C1c": little,
+        "C1d": faster(times, "NiN root-8", "NiN Orig."),
+        "C2a": at_full_size(params, beats),
+        "C2b": beats,
+        "C3a": saved(resnet50, "Orig.", resnet50_shares),
+        "C3c": faster(times, "ResNet-50 root-64", "ResNet-50 Orig."),
+        "C3d": NO_GPU,
+        "C4a": saved(resnet200, "Orig.", {"root-32": {"params": 0.56}}),
+        "C4b": operations_saved(resnet200),
+        "C5a": saved(googlenet, "Orig.", {"root-8": {"params": 0.93, "macs": 0.56}}),
+        "C5c": faster(times, "GoogLeNet root-8", "GoogLeNet Orig."),
+        "C6a": alexnet_counts(alexnet),
+        "C6c": alexnet_weights(alexnet),
+        "C7a": blocks_are_seen(contrasts),
+        "C7b": blocks_beat_chance(contrasts),
+    }

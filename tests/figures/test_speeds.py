@@ -1,0 +1,51 @@
+"""The panel of speed-ups draws what its table says, and leaves the standard networks out."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from papertwin.figures.speeds import speed_panel
+
+
+def table():
+    rows = [
+        ("NiN Orig.", "eager", 1.0, 1.0, 1.0, 1.0),
+        ("NiN root-2", "eager", 1.4, 1.2, 1.25, 1.1),
+        ("NiN root-8", "eager", 2.2, 0.7, 1.6, 1.3),
+        ("NiN root-8", "fastest", 2.2, 1.8, 1.6, 1.3),
+        ("VGG lr", "eager", 3.0, 2.0, np.nan, np.nan),
+    ]
+    return pd.DataFrame(rows, columns=["network", "way", "MACs", "faster", "published CPU", "published GPU"])
+
+
+def points(ax):
+    """Label or marker → drawn points."""
+    return [
+        (line.get_marker(), line.get_markerfacecolor(), np.transpose(line.get_data()).tolist()) for line in ax.lines
+    ]
+
+
+def test_every_measured_and_published_ratio_is_drawn():
+    figure, ax = plt.subplots()
+    speed_panel(ax, table())
+    drawn = points(ax)
+    hollow = [data for marker, face, data in drawn if face == "none"]
+    assert hollow == [[[1.4, 1.25], [2.2, 1.6]], [[1.4, 1.1], [2.2, 1.3]]]
+    filled = [(marker, data) for marker, face, data in drawn if face != "none" and marker != "None" and data]
+    assert filled == [("o", [[1.4, 1.2], [2.2, 0.7]]), ("^", [[2.2, 1.8]]), ("o", [[3.0, 2.0]])]
+    assert [text.get_text() for text in ax.texts] == ["NiN", "VGG"]
+    low, high = ax.get_ylim()
+    assert low < 0.7
+    assert high > 3.0
+    plt.close(figure)
+
+
+def test_the_dashed_line_is_time_that_falls_as_operations_do():
+    figure, ax = plt.subplots()
+    speed_panel(ax, table())
+    (dashed,) = [line for line in ax.lines if line.get_linestyle() == "--"]
+    assert np.allclose(*dashed.get_data())
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {
+        *("published CPU", "published GPU", "eager", "fastest")
+    }
+    plt.close(figure)
