@@ -114,7 +114,7 @@ def test_what_a_layer_sees_is_what_changes_its_outputs(name, device):
         layer = LAYERS[name]().to(device).double().eval()
     linear = nn.Sequential(*(each for each in layer if not isinstance(each, nn.ReLU))) if name == "root" else layer
     seen = seen_inputs(layer, 4)
-    side = 31
+    side = 21
     with torch.no_grad():
         base = linear(torch.zeros(1, 4, side, side, device=device).double())
         row, column = (size // 2 for size in base.shape[2:])
