@@ -65,7 +65,7 @@ def test_only_the_full_size_decides_about_cifar():
 def test_time_is_the_median_of_the_ratios_round_by_round_at_the_smallest_batch():
     keys = [(name, batch, way) for name in "ab" for batch in (16, 1) for way in ("eager", "fastest")]
     values = np.ones((5, len(keys)))
-    times = pd.DataFrame(values, columns=pd.MultiIndex.from_tuples(keys))
+    times = pd.DataFrame(values, columns=pd.MultiIndex.from_tuples(keys, names=["network", "batch", "way"]))
     times["a", 1, "eager"] = [1.0, 2.0, 3.0, 4.0, 50.0]
     times["b", 1, "eager"] = [2.0, 2.0, 2.0, 2.0, 100.0]
     times["b", 1, "fastest"] = 4.0
@@ -87,11 +87,11 @@ def test_blocks():
 def test_every_claim_of_the_ledger_is_measured():
     rows = [("standard", "standard", 400, 10.0, 12.0), ("root-8", "root", 100, 20.0, 22.0)]
     table = trials(*rows, ("tree-2", "tree", 200, 50.0, 20.0))
-    names = [("standard", 2, 0.0), ("standard", 4, 0.1), ("root-4", 2, 0.4), ("root-8", 4, 0.3)]
+    names = [("standard", 2, 0.0), ("standard", 4, 0.1), ("root-4", 2, 0.4), ("root-8", 4, 0.5)]
     blocks = [(name, number, seed, value, 0.05) for seed in (1, 2, 3) for name, number, value in names]
     contrasts = pd.DataFrame(blocks, columns=["network", "blocks", "seed", "contrast", "permuted"])
     timed = [*paper.EVERY_WAY]
-    keys = pd.MultiIndex.from_product([timed, [1], paper.WAYS])
+    keys = pd.MultiIndex.from_product([timed, [1], paper.WAYS], names=["network", "batch", "way"])
     times = pd.DataFrame(np.ones((4, len(keys))), columns=keys)
     found = claims.every_claim(paper.Params(), table, contrasts, times)
     book = ledger.load("deep_roots")

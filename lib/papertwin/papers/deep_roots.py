@@ -138,7 +138,7 @@ def results(family: str) -> pd.DataFrame:
     table.index = table.index.str.removeprefix(f"{family} ")
     parts = table.index.str.extract(r"(?P<kind>root|tree|col)-(?P<groups>\d+)")
     kinds = parts["kind"].replace("col", "column").fillna(STANDARD)
-    return table.assign(kind=kinds.to_numpy(), groups=parts["groups"].fillna(1).astype(int).to_numpy())
+    return table.assign(kind=kinds.to_numpy(), groups=parts["groups"].fillna("1").astype(int).to_numpy())
 
 
 def groups_table() -> pd.DataFrame:

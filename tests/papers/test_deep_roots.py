@@ -1,0 +1,229 @@
+"""Experiments of Deep Roots at tiny sizes: counts, groups, trials, covariances, times, on answers known beforehand."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from papertwin.errors import ParameterError
+from papertwin.nets import count, nin_groups
+from papertwin.papers import deep_roots as paper
+from papertwin.training.loop import single_thread
+from papertwin.training.pool import Pool
+
+PARAMS = paper.Params(
+    train_images=100,
+    check_images=60,
+    test_images=80,
+    covariance_images=50,
+    epochs=1,
+    seeds=2,
+    rounds=3,
+    processes=1,
+    device="cpu",
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    with single_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def trials():
+    """Three networks, each from two seeds."""
+    chosen = ("standard", "root-4", "root-8")
+    networks = {name: build for name, build in paper.networks(PARAMS).items() if name in chosen}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paper, "networks", lambda params: networks)
+        return paper.train_all(PARAMS, Pool(1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"side": 7}, "side is 7; it must be at least 8"),
+        ({"seeds": 1}, "seeds is 1; it must be at least 2"),
+        ({"rounds": 2}, "rounds is 2; it must be at least 3"),
+        ({"dataset": "letters"}, "dataset is 'letters'; expected fashion_mnist"),
+        ({"batches": []}, r"batches is \[\]; expected whole numbers above 0"),
+        ({"batches": [1, 0]}, r"batches is \[1, 0\]"),
+        ({"covariance_images": 81}, "covariance_images is 81; there are only 100 training and 80 test images"),
+    ],
+)
+def test_parameters_that_no_experiment_can_use(change, message):
+    with pytest.raises(ParameterError, match=message):
+        replace(PARAMS, **change)
+
+
+def test_parameters_become_sizes_seeds_and_stamps():
+    params = replace(PARAMS, seed=5, seeds=3, epochs=7)
+    assert list(params.every_seed) == [6, 7, 8]
+    assert params.settings["epochs"] == 7
+    assert paper.stamp(PARAMS) == "Fashion-MNIST in place of CIFAR-10"
+    assert paper.stamp(replace(PARAMS, dataset="cifar10")) == ""
+    assert not PARAMS.at_full_size
+    assert replace(PARAMS, dataset="cifar10", side=32, width=1.0).at_full_size
+
+
+# ---- full size -------------------------------------------------------------------------------------------------------
+
+
+def test_every_published_count_is_rebuilt_exactly():
+    tables = {family: paper.results(family) for family in paper.FAMILIES}
+    assert [len(table) for table in tables.values()] == [13, 7, 7, 5, 3]
+    assert all(table["exact"].all() for table in tables.values())
+    nin = tables["NiN"]
+    assert nin.loc["root-8", ["params", "macs"]].tolist() == [314_954, 103_343_498]
+    assert nin.loc["Orig.", "error"] == pytest.approx(7.8875)
+    assert nin.loc["col-16", ["kind", "groups"]].tolist() == ["column", 16]
+    assert nin.loc["Orig.", ["kind", "groups"]].tolist() == ["standard", 1]
+    assert tables["ResNet-200"].loc["root-32", "true_macs"] / 1e9 == pytest.approx(8.17, abs=0.005)
+    assert tables["ResNet-50"].loc["root-64", "CPU ms"] == pytest.approx(425.736)
+
+
+def test_groups_are_read_off_the_layers():
+    table = paper.groups_table().set_index(["family", "layers"])
+    assert table.loc[("NiN", "conv3a"), ["root-8", "tree-4", "col-16"]].tolist() == ["4", "8", "16"]
+    assert table["root-64"].loc["ResNet-50"].tolist() == ["64", "32", "16", "8"]
+    assert table["root-8"].loc["GoogLeNet"].tolist() == ["8", "4", "2", "1"]
+    assert table.loc[("NiN", "conv2a"), "root-64"] == ""
+    mixed = nn.ModuleDict({"stage1_block1": nn.Conv2d(4, 4, 3, groups=2), "stage1_block2": nn.Conv2d(4, 4, 3)})
+    assert paper._groups(mixed).groupby(level=0).agg(paper._listed).to_dict() == {"stage1": "1/2"}
+
+
+def test_layers_of_a_network_add_up():
+    layers = paper.per_layer("ResNet-50 root-64")
+    assert layers["macs"].sum() == 2_114_860_072
+    assert layers["params"].sum() == 15_312_808
+
+
+# ---- small networks --------------------------------------------------------------------------------------------------
+
+
+def test_every_published_topology_is_there_with_its_groups():
+    networks = paper.networks(PARAMS)
+    assert len(networks) == 14
+    for name, build in networks.items():
+        model = build(10, in_channels=1, seed=0)
+        kind, _, number = name.partition("-")
+        groups = nin_groups(kind, int(number)) if number else (1, 1, 1)
+        assert tuple(model.get_submodule(f"conv{place}a").groups for place in (1, 2, 3)) == groups
+        assert paper.groups_of(name) == groups[2]
+        assert model.conv2a.in_channels == 32
+
+
+def test_plan_says_what_trainings_cost():
+    plan = paper.plan(replace(PARAMS, seeds=3, epochs=2))
+    assert plan["trainings"] == 42
+    assert plan["optimiser steps"] == 42 * 2 * 2
+    base = count(paper.networks(PARAMS)["standard"](10, in_channels=1, seed=0), (1, 14, 14))
+    assert plan["multiply-accumulates an image"].endswith(f"to {base.macs:,}")
+
+
+def test_the_table_of_trials_names_kind_and_groups(trials):
+    table = paper.trial_table(trials, PARAMS)
+    assert table["kind"].tolist() == ["standard", "root", "root"] * 2
+    assert table["groups"].tolist() == [1, 4, 8] * 2
+    assert (table.groupby("network")["MACs"].nunique() == 1).all()
+    assert table["MACs"].iloc[2] < table["MACs"].iloc[1] < table["MACs"].iloc[0]
+    times = paper.small_times(trials, PARAMS)
+    assert set(times.index) == {"standard", "root-4", "root-8"}
+    assert (times > 0).all()
+
+
+# ---- covariance ------------------------------------------------------------------------------------------------------
+
+
+def test_covariances_are_those_of_the_responses(trials):
+    trial = trials[1]
+    found = paper.covariances(trial, PARAMS, "test")
+    assert list(found) == [
+        *(("conv1a_relu", "conv1b"), ("conv1b_relu", "conv1c"), ("conv1c_relu", "conv2a"), ("conv2a_relu", "conv2b")),
+        *(("conv2b_relu", "conv2c"), ("conv2c_relu", "conv3a"), ("conv3a_relu", "conv3b")),
+    ]
+    images = torch.from_numpy(paper.draw_sets(PARAMS.sizes, trial.seed).test[0][:50])
+    with torch.no_grad():
+        names = [name for name, _ in trial.model.named_children()]
+        first = trial.model[: names.index("conv2c_relu") + 1](images)
+        second = trial.model[names.index("conv2c_relu") + 1 : names.index("conv3a") + 1](first)
+    rows = np.arange(7) * second.shape[-1] // 7
+    maps = second[:, :, rows[:, None], rows] if second.shape[-1] < 7 else second
+    both = [each.movedim(1, -1).flatten(0, 2).numpy() for each in (first, maps)]
+    expected = np.cov(*(side.T for side in both))[: first.shape[1], first.shape[1] :]
+    assert np.allclose(found[paper.PAIR].cross, expected, atol=1e-5)
+    alone = paper.covariances(trial, PARAMS, "train", every=False)
+    assert list(alone) == [paper.PAIR]
+    assert not np.allclose(alone[paper.PAIR].cross, expected, atol=1e-5)
+
+
+def test_contrasts_compare_with_the_standard_network_by_the_same_blocks(trials):
+    table = paper.contrasts(trials, PARAMS, Pool(1))
+    first = table[table["seed"] == 1]
+    assert first[["network", "blocks"]].to_numpy().tolist() == [
+        *(["standard", 2], ["standard", 4], ["root-4", 2], ["root-8", 4])
+    ]
+    assert (table["contrast"] <= 1).all()
+    assert (table["permuted"] > -0.5).all()
+
+
+def contrasts(**values):
+    known = {"standard 2": 0.1, "standard 4": 0.0, "root-4 2": 0.5, "root-8 4": 0.3} | values
+    rows = [(*key.split(), 1, value, 0.05) for key, value in known.items()]
+    table = pd.DataFrame(rows, columns=["network", "blocks", "seed", "contrast", "permuted"])
+    return table.astype({"blocks": int})
+
+
+def test_the_smaller_gain_counts():
+    assert paper.block_gain(contrasts()).tolist() == pytest.approx([0.3])
+    assert paper.block_gain(contrasts(**{"standard 4": 0.2})).tolist() == pytest.approx([0.1])
+    assert paper.block_gain(contrasts(**{"root-4 2": 0.15})).tolist() == pytest.approx([0.05])
+    assert paper.block_surplus(contrasts()).tolist() == pytest.approx([0.25])
+    assert paper.block_surplus(contrasts(**{"standard 2": -1.0})).tolist() == pytest.approx([0.25])
+
+
+# ---- time ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_timed():
+    names = paper.timed_names()
+    assert names["NiN"] == [f"NiN {name}" for name in ("Orig.", "root-2", "root-4", "root-8", "root-16")]
+    assert len(names["ResNet-50"]) == 7
+    assert set(paper.EVERY_WAY) <= {name for each in names.values() for name in each}
+
+
+def test_every_way_gives_the_same_logits(monkeypatch):
+    model = paper.build(paper.CARD, "NiN root-8", device="cpu").eval()
+    answers = {way: call() for way, call in paper._ways("NiN root-8", model, 2).items()}
+    assert set(answers) == set(paper.WAYS)
+    for answer in answers.values():
+        assert torch.allclose(answer, answers["eager"], rtol=1e-3, atol=1e-4)
+
+
+def test_times_are_compared_with_the_standard_network_in_the_same_way(monkeypatch):
+    monkeypatch.setattr(paper, "timed_names", lambda: {"NiN": ["NiN Orig.", "NiN root-8"]})
+    times = paper.measured_times(PARAMS)
+    assert times.shape == (3, 6)
+    known = pd.DataFrame([[8.0, 4.0, 2.0, 1.0]], columns=times.columns[[0, 1, 3, 4]])
+    known.columns = pd.MultiIndex.from_tuples(
+        [(name, 1, way) for name in ("NiN Orig.", "NiN root-8") for way in ("eager", "fastest")],
+        names=["network", "batch", "way"],
+    )
+    table = paper.time_table(known).set_index(["network", "way"])
+    assert table.loc[("NiN root-8", "eager"), "faster"] == 4
+    assert table.loc[("NiN root-8", "fastest"), "faster"] == 4
+    assert table.loc[("NiN root-8", "eager"), "MACs"] == pytest.approx(222_487_946 / 103_343_498)
+    assert table.loc[("NiN root-8", "eager"), "published CPU"] == pytest.approx(39.002 / 24.383, abs=1e-3)
+
+
+def test_layers_are_timed_one_by_one(monkeypatch):
+    asked = []
+    monkeypatch.setattr(paper, "layer_times", lambda model, images, rounds: asked.append((images.shape, rounds)))
+    monkeypatch.setattr(paper, "build", lambda *args, **options: SimpleNamespace(eval=lambda: None))
+    assert list(paper.layer_seconds(["NiN Orig."], PARAMS)) == ["NiN Orig."]
+    assert asked == [((1, 3, 32, 32), 3)]
