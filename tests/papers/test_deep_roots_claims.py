@@ -8,6 +8,7 @@ from papertwin import ledger
 from papertwin.claims import judge
 from papertwin.papers import deep_roots as paper
 from papertwin.papers import deep_roots_claims as claims
+from papertwin.papers import deep_roots_times as times_of
 
 TABLES = {family: paper.results(family) for family in paper.FAMILIES}
 SHARES = {"root-64": {"params": 0.60, "macs": 0.55}, "root-16": {"params": 0.73, "macs": 0.63}}
@@ -90,8 +91,8 @@ def test_every_claim_of_the_ledger_is_measured():
     names = [("standard", 2, 0.0), ("standard", 4, 0.1), ("root-4", 2, 0.4), ("root-8", 4, 0.5)]
     blocks = [(name, number, seed, value, 0.05) for seed in (1, 2, 3) for name, number, value in names]
     contrasts = pd.DataFrame(blocks, columns=["network", "blocks", "seed", "contrast", "permuted"])
-    timed = [*paper.EVERY_WAY]
-    keys = pd.MultiIndex.from_product([timed, [1], paper.WAYS], names=["network", "batch", "way"])
+    timed = [*times_of.EVERY_WAY]
+    keys = pd.MultiIndex.from_product([timed, [1], times_of.WAYS], names=["network", "batch", "way"])
     times = pd.DataFrame(np.ones((4, len(keys))), columns=keys)
     found = claims.every_claim(paper.Params(), table, contrasts, times)
     book = ledger.load("deep_roots")

@@ -6,7 +6,6 @@ the paper: data (Fashion-MNIST for CIFAR-10 at quick, no augmentation), a third 
 published number of groups divides every layer), a few epochs of gradient descent with a cosine schedule.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -21,8 +20,6 @@ from papertwin.errors import ParameterError
 from papertwin.nets import build, cifar_nin, comparing, count, input_shape, nin_groups, published, rebuilt_table
 from papertwin.nets.block_diagonal import block_diagonal
 from papertwin.nets.covariance import LayerCovariance, layer_covariances
-from papertwin.nets.execution import fastest
-from papertwin.nets.timing import layer_times
 from papertwin.parameters import check_least
 from papertwin.training.clock import interleaved
 from papertwin.training.pool import Pool
@@ -39,9 +36,6 @@ SHOWN = (STANDARD, "root-4", "root-8", "root-32")  # in figure 8
 JUDGED = ("root-4", "root-8")  # of claim C7
 DEVIATION = 0.13  # points, of 5 seeds of the standard network on CIFAR-10, published
 TIMED_BATCH = 16  # images at once where the small networks are timed
-# what is timed at full size, in every way; the others in plain torch only
-EVERY_WAY = ("NiN Orig.", "NiN root-8", "ResNet-50 Orig.", "ResNet-50 root-64", "GoogLeNet Orig.", "GoogLeNet root-8")
-WAYS = ("eager", "channels_last", "fastest")
 
 
 @dataclass(frozen=True)
@@ -141,6 +135,18 @@ def results(family: str) -> pd.DataFrame:
     return table.assign(kind=kinds.to_numpy(), groups=parts["groups"].fillna("1").astype(int).to_numpy())
 
 
+def families(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Networks of each kind in the order of their groups, the standard one first: what the lines of figures join.
+
+    Args:
+        table: `network`, `kind` and `groups`.
+    """
+    names = table.drop_duplicates("network").sort_values("groups", kind="stable")
+    base = names.loc[names["kind"] == STANDARD, "network"].tolist()
+    kinds = [kind for kind in ("root", "tree", "column") if kind in set(names["kind"])]
+    return {kind: [*base, *names.loc[names["kind"] == kind, "network"]] for kind in kinds}
+
+
 def groups_table() -> pd.DataFrame:
     """Table 1: filter groups of the spatial convolutions of each root network, read off its layers.
 
@@ -180,8 +186,18 @@ def _stage(name: str) -> str:
 
 
 def per_layer(name: str) -> pd.DataFrame:
-    """Layers of a published network with their parameters and multiply-accumulates."""
-    return count(build(CARD, name), input_shape(CARD, name)).table()
+    """Layers of a published network with their parameters and multiply-accumulates, `short` a name for an axis."""
+    table = count(build(CARD, name), input_shape(CARD, name)).table()
+    return table.assign(short=[short(each) for each in table["name"]])
+
+
+def short(name: str) -> str:
+    """Name of a layer of ResNet-50 as it fits under an axis.
+
+    >>> short("stage2_block3.conv1"), short("stage1_block1.projection"), short("conv1")
+    ('2.3 conv1', '1.1 proj', 'conv1')
+    """
+    return name.replace("_block", ".").replace("stage", "").replace(".conv", " conv").replace(".projection", " proj")
 
 
 # ---- small networks --------------------------------------------------------------------------------------------------
@@ -211,12 +227,18 @@ def trial_table(trials: list[Trial], params: Params) -> pd.DataFrame:
     return table
 
 
+@torch.inference_mode()
+def answer(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What a network says, without gradients."""
+    return model(images)
+
+
 def small_times(trials: list[Trial], params: Params) -> pd.Series:
     """Microseconds an image of the networks of the first seed: median over rounds in which all take turns."""
     first = params.every_seed[0]
     models = {each.name: each.model for each in trials if each.seed == first}
     images = torch.from_numpy(draw_sets(params.sizes, first).test[0][:TIMED_BATCH])
-    calls = {name: partial(_answer, model, images) for name, model in models.items()}
+    calls = {name: partial(answer, model, images) for name, model in models.items()}
     return 1e6 * interleaved(calls, rounds=params.rounds).median() / len(images)
 
 
@@ -252,6 +274,15 @@ def groups_of(name: str) -> int:
     return nin_groups(kind, int(number))[2] if number else 1
 
 
+def said(name: str, covariance: dict[tuple[str, str], LayerCovariance]) -> str:
+    """The name of a network and the contrast of its diagonal blocks; of the standard one for four."""
+    blocks = 4 if name == STANDARD else groups_of(name)
+    if blocks == 1:
+        return f"{name}, no groups"
+    contrast = block_diagonal(covariance[PAIR].whitened(), blocks, draws=0).contrast
+    return f"{name}, {blocks} {'parts' if name == STANDARD else 'groups'}: {contrast:.2f}"
+
+
 def contrasts(trials: list[Trial], params: Params, pool: Pool) -> pd.DataFrame:
     """How block-diagonal conv2c–conv3a is: networks of claim C7 and the standard one, by the blocks of each of them.
 
@@ -283,86 +314,3 @@ def block_gain(table: pd.DataFrame) -> np.ndarray:
         known = rows.set_index(["network", "blocks"])["contrast"]
         gains.append(min(known[name, groups_of(name)] - known[STANDARD, groups_of(name)] for name in JUDGED))
     return np.array(gains)
-
-
-# ---- time ------------------------------------------------------------------------------------------------------------
-
-
-def timed_names() -> dict[str, list[str]]:
-    """Networks of each family that are timed at full size: the standard one and its root forms."""
-    tables = {family: results(family) for family in ("NiN", "ResNet-50", "GoogLeNet")}
-    kinds = [STANDARD, "root"]
-    return {
-        family: [f"{family} {name}" for name in table.index[table["kind"].isin(kinds)]]
-        for family, table in tables.items()
-    }
-
-
-@torch.inference_mode()
-def _answer(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    return model(images)
-
-
-def measured_times(params: Params) -> pd.DataFrame:
-    """Time the paper's networks on one core of this machine; those of a family take turns.
-
-    Returns:
-        A row for each round, and columns (network, batch, way): milliseconds an image. Ways: eager is plain torch,
-        channels_last keeps maps in the order (B, H, W, C), fastest computes each grouped layer in the way that
-        measured best here.
-    """
-    found = []
-    for names in timed_names().values():
-        models = {name: build(CARD, name, device="cpu").eval() for name in names}
-        for batch in params.batches:
-            calls = {}
-            for name, model in models.items():
-                calls |= {(name, batch, way): call for way, call in _ways(name, model, batch).items()}
-            seconds = interleaved(calls, rounds=params.rounds)
-            found.append(1e3 * seconds / batch)
-    table = pd.concat(found, axis=1)
-    table.columns = pd.MultiIndex.from_tuples(table.columns, names=["network", "batch", "way"])
-    return table
-
-
-def _ways(name: str, model: nn.Module, batch: int) -> dict[str, Callable[[], torch.Tensor]]:
-    """Every way in which a network is timed."""
-    images = torch.randn(batch, *input_shape(CARD, name), generator=torch.Generator().manual_seed(0))
-    ways = {"eager": partial(_answer, model, images)}
-    if name in EVERY_WAY:
-        last = images.contiguous(memory_format=torch.channels_last)
-        other = build(CARD, name, device="cpu").eval().to(memory_format=torch.channels_last)
-        ways |= {
-            "channels_last": partial(_answer, other, last),
-            "fastest": partial(_answer, fastest(model, images), images),
-        }
-    return ways
-
-
-def time_table(times: pd.DataFrame) -> pd.DataFrame:
-    """Table 7: median milliseconds and how many times as fast as the standard network, beside what was published.
-
-    Returns:
-        A row for each network, batch and way: `ms`, `faster`, `MACs` (times fewer), `published CPU`, `published GPU`
-        (times as fast).
-    """
-    printed = published(CARD).set_index("network")
-    rows = []
-    for (name, batch, way), ms in times.median().items():
-        base = f"{name.partition(' ')[0]} Orig."
-        standard = times[base, batch, way if (base, batch, way) in times else "eager"].median()
-        ratios = {"MACs": "published_macs", "published CPU": "cpu_ms_per_image", "published GPU": "gpu_ms_per_image"}
-        row = {"network": name, "batch": batch, "way": way, "ms": ms, "faster": standard / ms}
-        rows.append(
-            row | {key: printed.loc[base, column] / printed.loc[name, column] for key, column in ratios.items()}
-        )
-    return pd.DataFrame(rows)
-
-
-def layer_seconds(names: list[str], params: Params) -> dict[str, pd.DataFrame]:
-    """Milliseconds of each layer of published networks, one image, one core."""
-    found = {}
-    for name in names:
-        images = torch.randn(1, *input_shape(CARD, name), generator=torch.Generator().manual_seed(0))
-        found[name] = layer_times(build(CARD, name, device="cpu").eval(), images, rounds=params.rounds)
-    return found
