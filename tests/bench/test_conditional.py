@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from papertwin.bench import _conditional as inner
-from papertwin.bench import available, conditional
+from papertwin.bench import _onednn, _shared, available, conditional
 from papertwin.errors import RunError
 from papertwin.nets import count
 from papertwin.training.loop import single_thread
@@ -47,6 +47,11 @@ def outputs(works):
     return found
 
 
+def calls(work):
+    with work.around():
+        return _onednn.calls(work.call)
+
+
 # ---- what is timed ---------------------------------------------------------------------------------------------------
 
 
@@ -72,8 +77,8 @@ def test_every_way_of_a_layer_is_the_block_diagonal_convolution(channels, kernel
 def test_the_ways_differ_where_they_should():
     layer = nn.Conv2d(32, 32, 3, padding=1, groups=4)
     works = inner.layer_works(layer, images(16, 32, 5, 5))
-    assert [inner.calls(work).get("mkldnn_convolution", 0) for work in works.values()] == [1, 1, 0]
-    assert inner.calls(works["native"])["cat"] == 1
+    assert [calls(work).get("mkldnn_convolution", 0) for work in works.values()] == [1, 1, 0]
+    assert calls(works["native"])["cat"] == 1
     assert outputs(works)["last"].is_contiguous(memory_format=torch.channels_last)
     assert layer.weight.is_contiguous(), "the layer itself keeps its order"
     assert torch.backends.mkldnn.enabled
@@ -178,20 +183,20 @@ onednn_verbose,v1,primitive,exec,cpu,reorder,jit,undef,src:f32::blocked:aBcd16b:
 
 
 def test_what_onednn_says_is_read():
-    found = inner.primitives([VERBOSE.format(time) for time in (1.0, 7.0, 2.0)])
+    found = _onednn.primitives([VERBOSE.format(time) for time in (1.0, 7.0, 2.0)])
     expected = {"kernels": {"jit:avx512_core": 1}, "kernel ms": 2.0, "reorders": 2, "reorder ms": 0.75, "block": 8}
     assert found == expected
     gemm = VERBOSE.format(1.0).replace("wei:f32:a:blocked:aBCde8c8b", "wei:f32:a:blocked:abcde")
-    assert inner.primitives([gemm])["block"] is None
+    assert _onednn.primitives([gemm])["block"] is None
     silent = {"kernels": {}, "kernel ms": 0, "reorders": 0, "reorder ms": 0, "block": None}
-    assert inner.primitives(["", ""]) == silent
+    assert _onednn.primitives(["", ""]) == silent
 
 
 @pytest.mark.skipif(len(WAYS) == 1, reason="torch was built without oneDNN")
 def test_onednn_is_listened_to_and_the_output_comes_back(capfd):
     layer = nn.Conv2d(32, 32, 3, padding=1, groups=2)
-    text = inner.spoken(lambda: layer(images(16, 32, 5, 5)))
-    assert inner.primitives([text])["kernels"]
+    text = _onednn.spoken(lambda: layer(images(16, 32, 5, 5)))
+    assert _onednn.primitives([text])["kernels"]
     os.write(1, b"heard\n")
     layer(images(16, 32, 5, 5))
     assert capfd.readouterr().out == "heard\n"
@@ -234,7 +239,7 @@ def test_a_whole_run(tiny):
 
 
 def test_a_process_that_dies_is_an_error(tiny, monkeypatch):
-    monkeypatch.setattr(conditional.sys, "executable", "/bin/false")
+    monkeypatch.setattr(_shared.sys, "executable", "/bin/false")
     with pytest.raises(RunError, match="ended with code 1"):
         conditional.run(lambda *_: None)
 
@@ -281,10 +286,8 @@ def test_memory_is_tried_both_ways_where_the_library_can(monkeypatch, library):
 
 def test_who_stops_listening_ends_the_process(tiny, monkeypatch):
     begun = []
-    start = conditional.subprocess.Popen
-    monkeypatch.setattr(
-        conditional.subprocess, "Popen", lambda *args, **kw: begun.append(start(*args, **kw)) or begun[-1]
-    )
+    start = _shared.subprocess.Popen
+    monkeypatch.setattr(_shared.subprocess, "Popen", lambda *args, **kw: begun.append(start(*args, **kw)) or begun[-1])
     subjects = conditional._measured(("plain",), {}, lambda *_: None, 0, 8)
     assert next(subjects)["kind"] == "routes"
     subjects.close()

@@ -11,10 +11,7 @@ A layer may run in several ways:
 import copy
 import json
 import math
-import os
-import re
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -26,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from papertwin.errors import RunError
+from papertwin.bench import _onednn, _shared
 from papertwin.nets import Counts, count
 from papertwin.nets.conditional import Routed, Router, expected_cost
 from papertwin.nets.initial import seeded
@@ -36,9 +33,6 @@ from papertwin.training.loop import single_thread
 STEM, CHANNELS, CLASSES = 32, 3, 10  # filters of the stem, channels of an image, classes
 LANES = 16  # filters of the dense network are a multiple of this, so that no kernel computes on padding
 MOST = 200  # rounds of the clock
-LOOKS = 5  # calls to which oneDNN is listened
-SAME = 1e-3  # largest difference of two ways, as a share of the largest output
-CALLS = ("mkldnn_convolution", "_slow_conv2d_forward", "_nnpack_spatial_convolution", "cat")  # by which torch convolves
 
 
 @dataclass(frozen=True)
@@ -221,10 +215,7 @@ def check_equal(name: str, works: dict[str, Work]) -> None:
     for way, work in works.items():
         with work.around():
             results[way] = work.call()
-    for way, result in results.items():
-        gap = (result - results["plain"]).abs().max() / results["plain"].abs().max()
-        if not gap <= SAME:
-            raise RunError(f"{name}: {way} and plain differ by {gap:.1e} of the largest output. Please report this.")
+    _shared.check_same(name, results)
 
 
 # ---- the clock, and why ----------------------------------------------------------------------------------------------
@@ -269,58 +260,9 @@ def looked_into(works: dict[str, Work]) -> dict[str, Any]:
     """What a call of each way consists of: torch's calls, oneDNN's kernels and reorders."""
     found: dict[str, Any] = {}
     for way, work in works.items():
-        found[way] = {"calls": calls(work)}
-        if way != "native" and torch.backends.mkldnn.is_available():
-            found[way] |= primitives([spoken(work.call) for _ in range(LOOKS)])
+        with work.around():
+            found[way] = _onednn.looked_into(work.call)
     return found
-
-
-def calls(work: Work) -> dict[str, int]:
-    """How often a call enters torch's convolutions, and joins maps."""
-    with work.around(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        work.call()
-    seen = {event.key.removeprefix("aten::"): event.count for event in profile.key_averages()}
-    return {name: seen[name] for name in CALLS if name in seen}
-
-
-def spoken(call: Callable[[], Any]) -> str:
-    """What oneDNN says of a call; it writes to the standard output of the process, past Python's."""
-    sys.stdout.flush()
-    with tempfile.TemporaryFile() as file:
-        kept = os.dup(1)
-        os.dup2(file.fileno(), 1)
-        try:
-            with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
-                call()
-        finally:
-            os.dup2(kept, 1)
-            os.close(kept)
-        file.seek(0)
-        return file.read().decode()
-
-
-def primitives(texts: list[str]) -> dict[str, Any]:
-    """Kernels of a call by name, their milliseconds, and the reorders around them; medians over several calls.
-
-    `block` is how many channels of a group the first kernel takes at a time; None where it takes them one by one, or
-    where oneDNN is not called.
-    """
-    told = [[line.split(",") for line in text.splitlines() if ",primitive,exec," in line] for text in texts]
-    kernels = [[line for line in lines if line[5] == "convolution"] for lines in told]
-    reorders = [[line for line in lines if line[5] == "reorder"] for lines in told]
-    names = [line[6] for line in kernels[0]]
-    weights = re.search(r"wei:\S*?:blocked:[A-Za-z]*?(\d+)", ",".join(kernels[0][0])) if names else None
-
-    def spent(lines: list[list[list[str]]]) -> float:
-        return round(median(sum(float(line[-1]) for line in each) for each in lines), 4)
-
-    return {
-        "kernels": {name: names.count(name) for name in dict.fromkeys(names)},
-        "kernel ms": spent(kernels),
-        "reorders": len(reorders[0]),
-        "reorder ms": spent(reorders),
-        "block": int(weights[1]) if weights else None,
-    }
 
 
 # ---- the process -----------------------------------------------------------------------------------------------------

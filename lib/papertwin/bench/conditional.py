@@ -12,28 +12,22 @@ Otherwise freed memory is kept. By default glibc does one or the other, dependin
 The JSON says more under `details`, and `why` there puts it into words.
 """
 
-import json
-import os
 import platform
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 from papertwin import machine
-from papertwin.bench import BenchResult, Progress
+from papertwin.bench import BenchResult, Progress, _onednn
 from papertwin.bench._conditional import Plan
+from papertwin.bench._shared import KEPT, quartiles_ms, results
 from papertwin.errors import RunError
 
 GOAL = 1.5
 SHOWN = (4, 64)  # R and batch of the headline
 PLAN = Plan()
-KEPT = {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_THRESHOLD_": str(2**40)}  # bytes; of glibc
 FRESH = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
-QUIET = {"KINETO_LOG_LEVEL": "99"}  # torch's profiler
 WAYS = ("plain", "last", "native")
 
 Subject = dict[str, Any]
@@ -58,32 +52,11 @@ def _measured(
     ways: tuple[str, ...], environment: dict[str, str], progress: Progress, done: int, steps: int
 ) -> Iterator[Subject]:
     """Measure in a process of its own, with variables of its own; yield each subject as it comes."""
-    task = json.dumps({"plan": asdict(PLAN), "ways": ways, "look": len(ways) > 1})
-    command = [sys.executable, "-m", "papertwin.bench._conditional", task]
+    task = {"plan": asdict(PLAN), "ways": ways, "look": len(ways) > 1}
     suffix = ", fresh memory" if environment is FRESH else ""
-    names = [_name(kind, what, batch) for kind, what, batch in PLAN.subjects()]
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=words, text=True, env={**os.environ, **QUIET, **environment}
-        )
-        try:
-            for number, name in enumerate(names):
-                progress(name + suffix, (done + number) / steps)
-                line = process.stdout.readline()
-                if not line:
-                    break
-                yield json.loads(line)
-        finally:
-            process.stdout.close()
-            if sys.exc_info()[0] is not None:
-                process.kill()
-            code = process.wait()
-        if code:
-            words.seek(0)
-            raise RunError(
-                f"The process that measures ended with code {code} (negative: killed, often for lack of memory). "
-                f"Its last words:\n{words.read()[-1000:]}"
-            )
+    names = [_name(kind, what, batch) + suffix for kind, what, batch in PLAN.subjects()]
+    shown = [(name, (done + number) / steps) for number, name in enumerate(names)]
+    yield from results("papertwin.bench._conditional", task, environment, shown, progress)
 
 
 def _name(kind: str, what: Any, batch: int) -> str:
@@ -107,7 +80,7 @@ def _rows(found: Subject, fresh: Subject) -> list[dict[str, Any]]:
         row |= {"ms": round(1e3 * seconds, 4), "time ×": _ratio(found, name, "plain")}
         ratios = {"last ×": (found, "last"), "native ×": (found, "native"), "fresh ×": (fresh, "plain")}
         row |= {title: _ratio(subject, name, way) for title, (subject, way) in ratios.items()}
-        row["kernel"] = _kernel(found["details"][name].get("plain", {}))
+        row["kernel"] = _onednn.kernels(found["details"][name].get("plain", {}))
         row["details"] = {"GMAC/s": round(found["batch"] * macs / seconds / 1e9, 1), **_details(found, fresh, name)}
         rows.append(row)
     return rows
@@ -121,47 +94,24 @@ def _ratio(subject: Subject, name: str, way: str) -> float | None:
     return round(median(seconds["dense"][way]) / median(seconds[name][way]), 2)
 
 
-def _kernel(looked: dict[str, Any]) -> str:
-    """What computes the convolutions, with the number of calls where that is not one."""
-    counts = looked.get("kernels") or {call: n for call, n in looked.get("calls", {}).items() if call != "cat"}
-    return ", ".join(name if n == 1 else f"{n} {name}" for name, n in counts.items())
-
-
 def _details(found: Subject, fresh: Subject, name: str) -> dict[str, Any]:
     """Milliseconds and new pages of memory in every way, what each way consists of, and what follows."""
     times, pages = dict(found["seconds"][name]), dict(found["pages"][name])
     if fresh:
         times["fresh"], pages["fresh"] = fresh["seconds"][name]["plain"], fresh["pages"][name]["plain"]
-    shown = {way: _quartiles(seconds) for way, seconds in times.items()}
+    shown = {way: quartiles_ms(seconds) for way, seconds in times.items()}
     details = {"quartiles ms": shown, "turns": len(times["plain"]), "pages": pages, **found["details"][name]}
     return details | {"why": _why(found, name, shown, pages)}
-
-
-def _quartiles(seconds: list[float]) -> list[float]:
-    return [round(1e3 * value, 4) for value in quantiles(seconds, n=4, method="inclusive")]
 
 
 def _why(found: Subject, name: str, shown: dict[str, list[float]], pages: dict[str, int]) -> str:
     """What stands between the ratio of MACs and that of the times, from what was measured."""
     details, dense = (found["details"][each] for each in (name, "dense"))
     looked, whole = details.get("plain", {}), dense.get("plain", {})
-    told, spent = [], shown["plain"][1]
-    if looked.get("kernels"):
-        kernels, moves = (f"{looked[key] / spent:.0%}" for key in ("kernel ms", "reorder ms"))
-        told.append(f"oneDNN's kernels take {kernels} of the time, reorders of maps and weights {moves}")
+    spent = shown["plain"][1]
+    told = _onednn.reasons(looked, whole, details.get("channels a group", 0), spent)
     if details.get("map values", 0) > dense.get("map values", 0):
         told.append(f"maps hold {details['map values'] / dense['map values']:.2g} times as many values as dense ones")
-    channels = details.get("channels a group", 0)
-    if channels and looked.get("kernels"):
-        if (looked["block"] or 0) < (whole["block"] or 0) and looked["block"]:
-            told.append(
-                f"with {channels} channels a group the kernel takes {looked['block']} at a time, not {whole['block']}"
-            )
-        elif looked["kernels"] != whole["kernels"]:
-            told.append(f"with {channels} channels a group the kernel is another one than for the dense layer")
-    for call in ("_slow_conv2d_forward", "_nnpack_spatial_convolution"):
-        if call in looked.get("calls", {}):
-            told.append(f"torch convolves without oneDNN, {looked['calls'][call]} calls of {call}")
     if pages.get("fresh"):
         told.append(
             f"{pages['fresh']} fresh pages of memory a call would cost {max(shown['fresh'][1] - spent, 0):.3g} ms"
