@@ -169,6 +169,15 @@ def test_contrasts_compare_with_the_standard_network_by_the_same_blocks(trials):
     ]
     assert (table["contrast"] <= 1).all()
     assert (table["permuted"] > -0.5).all()
+    assert not np.allclose(table["contrast"], table["before training"])
+
+
+def test_an_untrained_network_has_the_weights_from_which_its_training_started(trials):
+    start = paper.untrained(trials[1], PARAMS)
+    fresh = paper.networks(PARAMS)["root-4"](10, in_channels=1, seed=trials[1].seed)
+    assert torch.equal(start.model.conv2a.weight, fresh.conv2a.weight)
+    assert not torch.equal(start.model.conv2a.weight, trials[1].model.conv2a.weight)
+    assert not start.model.training
 
 
 def contrasts(**values):

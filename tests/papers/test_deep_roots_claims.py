@@ -10,6 +10,7 @@ from papertwin.papers import deep_roots as paper
 from papertwin.papers import deep_roots_claims as claims
 from papertwin.papers import deep_roots_times as times_of
 
+COLUMNS = ["network", "blocks", "seed", "contrast", "permuted", "before training"]
 TABLES = {family: paper.results(family) for family in paper.FAMILIES}
 SHARES = {"root-64": {"params": 0.60, "macs": 0.55}, "root-16": {"params": 0.73, "macs": 0.63}}
 
@@ -78,8 +79,8 @@ def test_time_is_the_median_of_the_ratios_round_by_round_at_the_smallest_batch()
 
 def test_blocks():
     names = [("standard", 2, 0.0), ("standard", 4, 0.1), ("root-4", 2, 0.4), ("root-8", 4, 0.3)]
-    rows = [(name, blocks, seed, value, 0.05) for seed in (1, 2, 3) for name, blocks, value in names]
-    table = pd.DataFrame(rows, columns=["network", "blocks", "seed", "contrast", "permuted"])
+    rows = [(name, blocks, seed, value, 0.05, 0.15) for seed in (1, 2, 3) for name, blocks, value in names]
+    table = pd.DataFrame(rows, columns=COLUMNS)
     assert claims.blocks_are_seen(table).value == pytest.approx(0.2)
     assert "root-8 with 4 blocks 0.30" in claims.blocks_are_seen(table).note
     assert claims.blocks_beat_chance(table).value == pytest.approx(0.25)
@@ -89,8 +90,8 @@ def test_every_claim_of_the_ledger_is_measured():
     rows = [("standard", "standard", 400, 10.0, 12.0), ("root-8", "root", 100, 20.0, 22.0)]
     table = trials(*rows, ("tree-2", "tree", 200, 50.0, 20.0))
     names = [("standard", 2, 0.0), ("standard", 4, 0.1), ("root-4", 2, 0.4), ("root-8", 4, 0.5)]
-    blocks = [(name, number, seed, value, 0.05) for seed in (1, 2, 3) for name, number, value in names]
-    contrasts = pd.DataFrame(blocks, columns=["network", "blocks", "seed", "contrast", "permuted"])
+    blocks = [(name, number, seed, value, 0.05, 0.15) for seed in (1, 2, 3) for name, number, value in names]
+    contrasts = pd.DataFrame(blocks, columns=COLUMNS)
     timed = [*times_of.EVERY_WAY]
     keys = pd.MultiIndex.from_product([timed, [1], times_of.WAYS], names=["network", "batch", "way"])
     times = pd.DataFrame(np.ones((4, len(keys))), columns=keys)

@@ -6,7 +6,7 @@ the paper: data (Fashion-MNIST for CIFAR-10 at quick, no augmentation), a third 
 published number of groups divides every layer), a few epochs of gradient descent with a cosine schedule.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -52,7 +52,7 @@ class Params:
     width: float = 0.3333333333333333
     covariance_images: int = 500
     batches: list[int] = field(default_factory=lambda: [1])
-    rounds: int = 9
+    rounds: int = 7
     processes: int = 0
     profile: str = "quick"
     device: str = "auto"
@@ -283,22 +283,31 @@ def said(name: str, covariance: dict[tuple[str, str], LayerCovariance]) -> str:
     return f"{name}, {blocks} {'parts' if name == STANDARD else 'groups'}: {contrast:.2f}"
 
 
+def untrained(trial: Trial, params: Params) -> Trial:
+    """The network of a trial before its training."""
+    model = networks(params)[trial.name](trial.test.shape[1], in_channels=params.sizes.shape[0], seed=trial.seed)
+    return replace(trial, model=model.eval())
+
+
 def contrasts(trials: list[Trial], params: Params, pool: Pool) -> pd.DataFrame:
     """How block-diagonal conv2c–conv3a is: networks of claim C7 and the standard one, by the blocks of each of them.
 
     Returns:
-        A row for each network, number of blocks and seed: `contrast`, and `permuted`, the 97.5 % quantile of the
-        contrast with permuted columns.
+        A row for each network, number of blocks and seed: `contrast`; `permuted`, the 97.5 % quantile of the contrast
+        with permuted columns; and `before training`, the contrast with the first weights.
     """
     chosen = [each for each in trials if each.name in (STANDARD, *JUDGED)]
-    found = pool.map(partial(covariances, params=params, split="test", every=False), [(each,) for each in chosen])
+    first = [untrained(each, params) for each in chosen]
+    measure = partial(covariances, params=params, split="test", every=False)
+    found = [each[PAIR].whitened() for each in pool.map(measure, [(each,) for each in [*chosen, *first]])]
     rows = []
-    for each, covariance in zip(chosen, found):
+    for each, matrix, before in zip(chosen, found, found[len(chosen) :]):
         for blocks in sorted({groups_of(name) for name in (JUDGED if each.name == STANDARD else (each.name,))}):
-            how = block_diagonal(covariance[PAIR].whitened(), blocks, draws=200, seed=each.seed)
+            how = block_diagonal(matrix, blocks, draws=200, seed=each.seed)
             high = (how.quantiles()[1] - how.chance) / (1 - how.chance)
-            rows.append((each.name, blocks, each.seed, how.contrast, high))
-    return pd.DataFrame(rows, columns=["network", "blocks", "seed", "contrast", "permuted"])
+            start = block_diagonal(before, blocks, draws=0).contrast
+            rows.append((each.name, blocks, each.seed, how.contrast, high, start))
+    return pd.DataFrame(rows, columns=["network", "blocks", "seed", "contrast", "permuted", "before training"])
 
 
 def block_surplus(table: pd.DataFrame) -> np.ndarray:

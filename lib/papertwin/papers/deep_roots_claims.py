@@ -91,7 +91,9 @@ def blocks_are_seen(table: pd.DataFrame) -> Measured:
     """C7a: contrast of the blocks of root-4 and root-8 minus that of the standard network, the smaller one."""
     means = table.groupby(["network", "blocks"], sort=False)["contrast"].mean()
     each = ", ".join(f"{name} with {blocks} blocks {value:.2f}" for (name, blocks), value in means.items())
-    return over_seeds(block_gain(table), f"contrast; {each}")
+    judged = table[table["network"] != STANDARD]
+    start = f"before training the blocks have {judged['before training'].mean():.2f}"
+    return over_seeds(block_gain(table), f"contrast; {each}; {start}")
 
 
 def blocks_beat_chance(table: pd.DataFrame) -> Measured:
