@@ -90,16 +90,16 @@ def reasons(looked: dict[str, Any], whole: dict[str, Any], channels: int, spent:
         channels: of a group; 0 where the call is no layer in groups.
         spent: milliseconds of the call.
     """
-    told = []
+    told, group = [], f"{channels} {'channel' if channels == 1 else 'channels'} a group"
     if looked.get("kernels"):
         shares = (f"{looked[key] / spent:.0%}" for key in ("kernel ms", "reorder ms"))
         told.append("oneDNN's kernels take {} of the time, reorders of maps and weights {}".format(*shares))
     if channels and looked.get("kernels"):
         if looked["block"] and looked["block"] < (whole["block"] or 0):
             blocks = f"{looked['block']} at a time, not {whole['block']}"
-            told.append(f"with {channels} channels a group the kernel takes {blocks}")
+            told.append(f"with {group} the kernel takes {blocks}")
         elif looked["kernels"] != whole["kernels"]:
-            told.append(f"with {channels} channels a group the kernel is another one than for the dense layer")
+            told.append(f"with {group} the kernel is another one than for the dense layer")
     for call in NATIVE:
         if call in looked.get("calls", {}):
             told.append(f"torch convolves without oneDNN, {looked['calls'][call]} calls of {call}")
