@@ -8,7 +8,7 @@ of the input takes part in n̂ products, so that gradients keep their variance o
 - A composite layer of filter sets (h_s×w_s, d_s): n̂ = Σ_s h_s·w_s·d_s, one σ for all sets (arXiv 1511.06744).
 
 Half the gain, σ² = 1/n̂, keeps the variance where no ReLU follows; the last layer of a network takes σ² = 1/fan_in, so
-that logits start near 1 (both ours).
+that logits start near 1 (both ours). `papertwin.nets.initialising` draws a whole network anew by these rules.
 """
 
 import math
@@ -37,6 +37,11 @@ def deviation(terms: float, gain: float = RELU) -> float:
 def fan_out(filters: int, height: int, width: int, groups: int = 1) -> float:
     """Products that a value of the input takes part in: n̂ = h·w·d/g."""
     return height * width * filters / groups
+
+
+def fan_in(channels: int, height: int, width: int, groups: int = 1) -> float:
+    """Products that a value of the output is the sum of: h·w·c/g."""
+    return height * width * channels / groups
 
 
 def composite_fan_out(sets: Iterable[tuple[int, int, int]]) -> float:

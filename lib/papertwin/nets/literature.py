@@ -12,6 +12,18 @@ from papertwin.errors import InputError
 
 FILE = Path(__file__).with_name("published_counts.csv")
 PLOT_ONLY = "plot data only"
+# milliseconds of the 3×1 and the 1×3 filters of each layer of gmp-lr, CPU then GPU (arXiv 1511.06744, figure 6); the
+# size of the batch is not given
+GMP_LR_MS = {
+    "conv1": ((246.8, 226.6), (2.23, 2.40)),
+    "conv2": ((405.6, 391.4), (5.00, 5.04)),
+    "conv3-1": ((372.1, 370.4), (2.98, 2.95)),
+    "conv3-2": ((703.9, 695.4), (5.39, 5.38)),
+    "conv4-1": ((323.3, 318.5), (2.55, 2.46)),
+    "conv4-2": ((623.6, 614.9), (5.07, 4.45)),
+    "conv5-1": ((156.0, 154.0), (1.74, 1.73)),
+    "conv5-2": ((159.6, 161.3), (1.73, 1.74)),
+}
 
 
 def published(card: str | None = None) -> pd.DataFrame:
@@ -34,6 +46,16 @@ def published(card: str | None = None) -> pd.DataFrame:
     if card not in set(table["card"]):
         raise InputError(f"No card {card!r}: expected one of {', '.join(table['card'].unique())}.")
     return table[table["card"] == card].reset_index(drop=True)
+
+
+def gmp_lr_times() -> pd.DataFrame:
+    """Return the published milliseconds of each layer of gmp-lr, both filter sets together.
+
+    Returns:
+        Index: layer; columns `CPU ms` and `GPU ms`.
+    """
+    rows = {layer: [sum(cpu), sum(gpu)] for layer, (cpu, gpu) in GMP_LR_MS.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["CPU ms", "GPU ms"])
 
 
 @cache

@@ -1,0 +1,104 @@
+"""A plain chain of equal layers without batch normalisation: the network on which first weights show what they do.
+
+- Composite layers and their first weights: Y. Ioannou et al., ICLR 2016, arXiv 1511.06744; the sets are those of
+  WFULL, ⅜ 3×1, ⅜ 1×3 and ¼ 3×3, whose areas differ.
+- Root modules: Y. Ioannou et al.: Deep Roots. CVPR 2017, arXiv 1605.06489.
+
+The chain is ours: the paper shows no such network. Every layer has as many filters as it has channels, but for the
+first, so that one rule serves both ways and each layer does the same. Two things change gradients besides the weights,
+both known: zero padding (of a 3-tap filter on 14 pixels, 1 product in 21 falls on it) and pools, hence none by default.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
+
+from torch import nn
+
+from papertwin.errors import InputError
+from papertwin.nets.initial import seeded
+from papertwin.nets.initialising import Rule, init_
+from papertwin.nets.layers import Composite, Named, activated, chain, convolution, dense, root_module
+from papertwin.nets.sizes import share, whole
+from papertwin.nets.vgg_family import PARTS, SHAPES
+
+Kind = Literal["composite", "join", "grouped", "plain"]
+
+
+def deep_net(
+    depth: int = 10,
+    *,
+    layer: Kind = "composite",
+    filters: int = 48,
+    groups: int = 8,
+    in_channels: int = 1,
+    classes: int = 10,
+    norm: bool = False,
+    pools: Sequence[int] = (),
+    sigma: Rule | float = "shared",
+    seed: int,
+) -> nn.Sequential:
+    """Build a chain of `depth` layers with a ReLU after each, the mean of each map, and a fully connected layer.
+
+    Args:
+        depth: number of layers, or of root modules.
+        layer: "composite" has filter sets 3×1, 1×3 and 3×3, "join" these and a 1×1 layer, "plain" 3×3 filters,
+            "grouped" root modules: 3×3 in groups, ReLU, 1×1. The first of these has no groups, as in the papers.
+        filters: of each layer, n; a multiple of 8 with "composite" and "join", of `groups` with "grouped".
+        groups: of the root modules.
+        in_channels: channels of an image.
+        classes: number of classes.
+        norm: batch normalisation before each ReLU.
+        pools: layers, from 1 to `depth` and ascending, after which a maximum of 2×2 stands.
+        sigma: of the weights, see `papertwin.nets.initialising.init_`.
+        seed: of the weights.
+
+    Returns:
+        (B, in_channels, H, W) → (B, classes) logits.
+
+    Raises:
+        InputError: unknown kind of layer, filters that cannot be shared out, or another argument out of range.
+    """
+    if layer not in get_args(Kind):
+        raise InputError(f"layer must be one of {', '.join(get_args(Kind))}, got {layer!r}.")
+    depth, places = whole("depth", depth), _pools(pools, whole("depth", depth))
+
+    def layers() -> Iterator[Named]:
+        channels = in_channels
+        for place in range(1, depth + 1):
+            yield from _layer(layer, f"conv{place}", channels, filters, 1 if place == 1 else groups, norm)
+            channels = filters
+            if place in places:
+                yield f"pool{place}", nn.MaxPool2d(2, 2, ceil_mode=True)
+        yield from (("mean", nn.AdaptiveAvgPool2d(1)), ("flat", nn.Flatten()))
+        yield "fc", dense(channels, whole("classes", classes), last=True)
+
+    with seeded(seed):
+        model = chain(layers())
+    return init_(model, seed=seed, sigma=sigma)
+
+
+def _wfull(channels: int, filters: int, join: bool) -> Composite:
+    """Build a composite layer of 3×1, 1×3 and 3×3 filters, with a 1×1 layer or without."""
+    sets = [(share(filters, part), *shape) for part, shape in zip(PARTS["lr-join-wfull"], SHAPES)]
+    return Composite(channels, sets, join=filters if join else None)
+
+
+def _layer(kind: Kind, name: str, channels: int, filters: int, groups: int, norm: bool) -> Iterator[Named]:
+    """Yield a layer with what follows it."""
+    if kind == "grouped":
+        yield name, root_module(channels, filters, 3, groups, filters, norm=norm)
+        return
+    if kind == "plain":
+        built = convolution(channels, filters, 3)
+    else:
+        built = _wfull(channels, whole("filters", filters), kind == "join")
+    yield from activated(name, built, norm=filters if norm else None)
+
+
+def _pools(pools: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Check the layers after which a pool stands."""
+    known = isinstance(pools, Sequence) and not isinstance(pools, str)
+    places = tuple(whole("pools", place) for place in pools) if known else ()
+    if not known or places != tuple(sorted(set(places) & set(range(1, depth + 1)))):
+        raise InputError(f"pools must be layers from 1 to {depth}, ascending and each once, got {pools!r}.")
+    return places
