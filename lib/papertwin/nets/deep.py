@@ -5,18 +5,21 @@
 - Root modules: Y. Ioannou et al.: Deep Roots. CVPR 2017, arXiv 1605.06489.
 
 The chain is ours: the paper shows no such network. Every layer has as many filters as it has channels, but for the
-first, so that one rule serves both ways and each layer does the same. Two things change gradients besides the weights,
-both known: zero padding (of a 3-tap filter on 14 pixels, 1 product in 21 falls on it) and pools, hence none by default.
+first, so that each layer does the same. Two things change gradients besides the weights, both known: zero padding, see
+`padding_share`, and pools: a maximum of 2×2 leaves a quarter of the mean square. That batch normalisation hides it all
+can be seen with `norm`.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
+import torch
 from torch import nn
+from torch.nn import functional as F
 
 from papertwin.errors import InputError
 from papertwin.nets.initial import seeded
-from papertwin.nets.initialising import Rule, init_
+from papertwin.nets.initialising import Rule, init_, places, products
 from papertwin.nets.layers import Composite, Named, activated, chain, convolution, dense, root_module
 from papertwin.nets.sizes import share, whole
 from papertwin.nets.vgg_family import PARTS, SHAPES
@@ -25,30 +28,31 @@ Kind = Literal["composite", "join", "grouped", "plain"]
 
 
 def deep_net(
-    depth: int = 10,
+    classes: int = 10,
     *,
+    depth: int = 10,
     layer: Kind = "composite",
     filters: int = 48,
     groups: int = 8,
     in_channels: int = 1,
-    classes: int = 10,
     norm: bool = False,
-    pools: Sequence[int] = (),
+    pools: Sequence[int] | None = None,
     sigma: Rule | float = "shared",
     seed: int,
 ) -> nn.Sequential:
     """Build a chain of `depth` layers with a ReLU after each, the mean of each map, and a fully connected layer.
 
     Args:
+        classes: number of classes.
         depth: number of layers, or of root modules.
         layer: "composite" has filter sets 3×1, 1×3 and 3×3, "join" these and a 1×1 layer, "plain" 3×3 filters,
             "grouped" root modules: 3×3 in groups, ReLU, 1×1. The first of these has no groups, as in the papers.
         filters: of each layer, n; a multiple of 8 with "composite" and "join", of `groups` with "grouped".
         groups: of the root modules.
         in_channels: channels of an image.
-        classes: number of classes.
         norm: batch normalisation before each ReLU.
-        pools: layers, from 1 to `depth` and ascending, after which a maximum of 2×2 stands.
+        pools: layers, from 1 to `depth` and ascending, after which a maximum of 2×2 stands; None is (2, 5), as far
+            as there are so many layers: a third of the operations. To measure variances leave them out.
         sigma: of the weights, see `papertwin.nets.initialising.init_`.
         seed: of the weights.
 
@@ -60,21 +64,59 @@ def deep_net(
     """
     if layer not in get_args(Kind):
         raise InputError(f"layer must be one of {', '.join(get_args(Kind))}, got {layer!r}.")
-    depth, places = whole("depth", depth), _pools(pools, whole("depth", depth))
+    depth = whole("depth", depth)
+    ends = _pools([stage for stage in (2, 5) if stage <= depth] if pools is None else pools, depth)
 
     def layers() -> Iterator[Named]:
         channels = in_channels
         for place in range(1, depth + 1):
-            yield from _layer(layer, f"conv{place}", channels, filters, 1 if place == 1 else groups, norm)
+            yield from _layer(layer, f"layer{place}", channels, filters, 1 if place == 1 else groups, norm)
             channels = filters
-            if place in places:
+            if place in ends:
                 yield f"pool{place}", nn.MaxPool2d(2, 2, ceil_mode=True)
         yield from (("mean", nn.AdaptiveAvgPool2d(1)), ("flat", nn.Flatten()))
-        yield "fc", dense(channels, whole("classes", classes), last=True)
+        yield "classifier", dense(channels, whole("classes", classes), last=True)
 
     with seeded(seed):
         model = chain(layers())
     return init_(model, seed=seed, sigma=sigma)
+
+
+def padding_share(model: nn.Sequential, side: int) -> float:
+    """Return what zero padding leaves of the mean square of gradients, from the output of the last layer to the first.
+
+    A value near the border takes part in fewer than n̂ products; what it has lost, layers below do not lose again. Ours.
+
+    Args:
+        model: of `deep_net`, without pools, on any device.
+        side: pixels of an image.
+
+    Returns:
+        The ratio that `papertwin.nets.variances.gradient_ratio` would have at "shared", were the weights very many.
+
+    Raises:
+        InputError: it has a pool, or `side` is no whole number above 0.
+
+    Example:
+        >>> net = deep_net(layer="plain", pools=(), seed=0)
+        >>> round(padding_share(net, 14), 2), round(padding_share(net, 28), 2)
+        (0.61, 0.79)
+    """
+    if any(isinstance(each, nn.MaxPool2d) for each in model.modules()):
+        raise InputError("The network has pools, after which maps are smaller: build it with pools=().")
+    power = torch.ones(1, 1, whole("side", side), side, dtype=torch.float64)
+    for place in reversed(places(model)[1:]):  # of the first layer it is the output that matters
+        layer = place.layer
+        if not isinstance(layer, nn.Linear):
+            sets = layer.sets.values() if isinstance(layer, Composite) else [layer]
+            power = sum(_terms(each, power) for each in sets) / products(layer)
+    return power.mean().item()
+
+
+def _terms(layer: nn.Conv2d, power: torch.Tensor) -> torch.Tensor:
+    """Sum at each pixel the mean squares of the outputs that it takes part in."""
+    window = torch.ones(1, 1, *layer.kernel_size, dtype=power.dtype)
+    return layer.out_channels / layer.groups * F.conv2d(power, window, padding=layer.padding)
 
 
 def _wfull(channels: int, filters: int, join: bool) -> Composite:
@@ -98,7 +140,7 @@ def _layer(kind: Kind, name: str, channels: int, filters: int, groups: int, norm
 def _pools(pools: Sequence[int], depth: int) -> tuple[int, ...]:
     """Check the layers after which a pool stands."""
     known = isinstance(pools, Sequence) and not isinstance(pools, str)
-    places = tuple(whole("pools", place) for place in pools) if known else ()
-    if not known or places != tuple(sorted(set(places) & set(range(1, depth + 1)))):
+    stages = tuple(whole("pools", place) for place in pools) if known else ()
+    if not known or stages != tuple(sorted(set(stages) & set(range(1, depth + 1)))):
         raise InputError(f"pools must be layers from 1 to {depth}, ascending and each once, got {pools!r}.")
-    return places
+    return stages

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from papertwin.errors import InputError
 from papertwin.nets.initial import LINEAR, RELU, seeded
-from papertwin.nets.initialising import layer_gains
+from papertwin.nets.initialising import places
 from papertwin.nets.layers import Composite
 
 KINDS = {Composite: "composite", nn.Conv2d: "conv", nn.Linear: "fc"}
@@ -58,6 +58,8 @@ def layer_variances(model: nn.Module, images: Any, *, seed: int) -> pd.DataFrame
     """
     weight = _first_weight(model)
     model, images = copy.deepcopy(model).requires_grad_(False), torch.as_tensor(images)
+    if not images.is_floating_point():
+        raise InputError(f"images must be floating-point numbers, got {images.dtype}.")
     images = images.detach().to(weight, copy=True).requires_grad_()
     rows = _measure(model)
     with torch.enable_grad(), _random(seed, weight.device):
@@ -147,10 +149,10 @@ def _power(values: torch.Tensor) -> float:
 
 def _first_weight(model: nn.Module) -> torch.Tensor:
     """Check that a network can be measured, and return one of its weights."""
-    found = list(layer_gains(model))
+    found = places(model)
     if not found:
         raise InputError(f"{type(model).__name__} has no convolution, composite or fully connected layer to measure.")
-    weight = next(model.get_submodule(found[0]).parameters())
+    weight = next(found[0].layer.parameters())
     if weight.is_meta:
         raise InputError("The network is on the meta device, where nothing is computed. Build it on another one.")
     return weight.detach()
@@ -186,8 +188,7 @@ def _measure(model: nn.Module) -> list[dict[str, Any]]:
         row["activation"] = output.detach().double().var(correction=0).item()
         output.register_hook(lambda gradient: row.update(gradient=_power(gradient)))
 
-    for name in layer_gains(model):
-        layer = model.get_submodule(name)
-        layer.register_forward_pre_hook(partial(before, name))
-        layer.register_forward_hook(after)
+    for place in places(model):
+        place.layer.register_forward_pre_hook(partial(before, place.name))
+        place.layer.register_forward_hook(after)
     return rows
