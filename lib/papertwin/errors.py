@@ -26,3 +26,7 @@ class InputError(PaperTwinError, ValueError):
 
 class RunError(PaperTwinError):
     """A notebook could not be run, or its outputs could not be written."""
+
+
+class DivergenceError(InputError):
+    """A training whose loss is no longer a finite number."""

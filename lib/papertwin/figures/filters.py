@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from papertwin.nets import Composite
 
 BORDER = {"colors": "#D55E00", "linewidths": 1.4}
+GAP = "#DCE6F2"  # between pictures: neither black nor white
 
 
 def filter_mosaic(
@@ -66,6 +67,7 @@ def filter_mosaic(
     ax.set(xticks=[], yticks=[], title=title)
     ax.set_xlabel(f"{count} filters {high}×{wide}\n{ends}", fontsize=8, labelpad=2)
     ax.set_anchor("N")
+    ax.set_facecolor(GAP)
     ax.grid(False)
     ax.spines[:].set_visible(False)
     if parts > 1:

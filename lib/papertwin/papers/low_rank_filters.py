@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.errors import DivergenceError, ParameterError
 from papertwin.nets import build, cifar_nin, comparing, count, input_shape, nin_c3, published, rebuilt_table, vgg
 from papertwin.nets.deep import deep_net
 from papertwin.nets.layers import Composite
@@ -49,8 +49,9 @@ SCHEMES: dict[str, dict[str, Any]] = {
 NIN = ("NiN", "nin-c3", "nin-c3-lr")
 RULES: dict[str, Any] = {"shared": "shared", "own": "own", "torch": "stock", "0.01": 0.01}  # of first weights
 SWEEP_RATE = 0.02  # of the trainings without normalisation
-SWEEP_IMAGES, SWEEP_SIDE = 32, 28  # images on which variances are measured, and their pixels
-DEPTH, FILTERS = 10, 24  # of the networks without normalisation
+SWEEP_IMAGES, SWEEP_SIDE = 16, 28  # images on which variances are measured, and their pixels
+DEPTH = 10  # layers of the networks without normalisation
+WIDE, NARROW = 48, 24  # filters of theirs where variances are measured, and where they are trained
 TIMED_BATCH = 16  # images at once where the small networks are timed
 PLAIN_IN_C = 1_760_715_304  # published operations of the plain GoogLeNet on the maps of the low-rank one
 CLASSIFIER = 1_025_000  # parameters of a 1024-1000 classifier, biases in
@@ -148,7 +149,8 @@ def state_of_the_art() -> pd.DataFrame:
     """What figures 7 and 8 draw: networks of 2015 and those of the paper, centre crop or several views.
 
     Returns:
-        `network`, `published_macs`, `published_params`, `top-5 error`, `kind`: ours of the paper, others, or augmented.
+        `network`, with the number of its views where that is not one, `published_macs`, `published_params`,
+        `top-5 error`, `kind`: paper, others or augmented.
     """
     whole = published(CARD)
     whole["top-5 error"] = 100 * (1 - whole["top5_acc"])
@@ -158,9 +160,10 @@ def state_of_the_art() -> pd.DataFrame:
     kinds[names.str.startswith("sota-aug ")] = "augmented"
     left_out = names.str.startswith(("MIT Places ", "CIFAR ", "GoogLeNet GoogLeNet")) | names.eq("vgg-11")
     table = whole.assign(kind=kinds)[~left_out]
-    short = table["network"].str.replace(r"^(sota-aug |sota |GoogLeNet (?=lr))", "", regex=True)
-    short = short.where(table["network"].ne("GoogLeNet lr"), "GoogLeNet lr")
-    short = short.where(table["network"].ne("GoogLeNet lr-conv1"), "GoogLeNet lr-conv1")
+    short = table["network"].str.replace(r"^sota-aug |^sota ", "", regex=True)
+    short = short.replace({"GoogLeNet lr-conv1": "GoogLeNet-lr-conv1", "GoogLeNet lr": "GoogLeNet-lr"})
+    views = (table["published_macs"] / table["single_view_macs"]).round().fillna(1).astype(int)
+    short = short.where(views == 1, short + " ×" + views.astype(str))
     return table.assign(network=short)[["network", "published_macs", "published_params", "top-5 error", "kind"]]
 
 
@@ -293,7 +296,7 @@ def sweep(params: Params, pool: Pool) -> pd.DataFrame:
 def _swept(rule: str, seed: int) -> pd.DataFrame:
     """Variances of one network on standard normal images."""
     images = torch.randn(SWEEP_IMAGES, 1, SWEEP_SIDE, SWEEP_SIDE, generator=torch.Generator().manual_seed(seed))
-    net = deep_net(depth=DEPTH, filters=FILTERS, sigma=RULES[rule], pools=(), seed=seed)
+    net = deep_net(depth=DEPTH, filters=WIDE, sigma=RULES[rule], pools=(), seed=seed)
     table = layer_variances(net, images, seed=seed).iloc[:DEPTH]
     return table[["activation", "gradient"]].assign(rule=rule, seed=seed, place=range(1, DEPTH + 1))
 
@@ -316,7 +319,7 @@ class Start:
     Attributes:
         rule: of the first weights.
         seed: of weights and images.
-        losses: mean training loss of each epoch.
+        losses: mean training loss of each epoch, up to that in which it was no longer finite.
         error: test error, per cent.
     """
 
@@ -327,11 +330,16 @@ class Start:
 
 
 def start(rule: str, seed: int, params: Params) -> Start:
-    """Train ten layers without normalisation; a training that diverges keeps the error of guessing."""
+    """Train ten layers without normalisation; a training that diverges counts as guessing."""
     sets = draw_sets(params.sizes, seed)
-    shape = {"classes": len(sets.classes), "in_channels": sets.shape[0], "depth": DEPTH, "filters": FILTERS}
+    shape = {"classes": len(sets.classes), "in_channels": sets.shape[0], "depth": DEPTH, "filters": NARROW}
     net = deep_net(**shape, sigma=RULES[rule], seed=seed)
-    losses = fit(net, *sets.train, seed=seed, **{**params.settings, "rate": SWEEP_RATE})
+    losses: list[float] = []
+    settings = {**params.settings, "rate": SWEEP_RATE, "progress": lambda _, loss: losses.append(loss)}
+    try:
+        fit(net, *sets.train, seed=seed, **settings)
+    except DivergenceError:
+        return Start(rule, seed, tuple(losses), 100 * (1 - 1 / len(sets.classes)))
     return Start(rule, seed, tuple(losses), 100 * error(scores(net, sets.test[0]), sets.test[1]))
 
 

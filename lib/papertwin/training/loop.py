@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from papertwin.checks import SEEDS, is_whole
-from papertwin.errors import InputError
+from papertwin.errors import DivergenceError, InputError
 from papertwin.training.device import pick_device
 
 Schedule = Literal["cosine", "constant"]
@@ -88,7 +88,8 @@ def fit(
         Mean loss over the images of each epoch, as seen during training.
 
     Raises:
-        InputError: an argument cannot be used, or the loss is no longer finite.
+        InputError: an argument cannot be used.
+        DivergenceError: the loss is no longer finite; it is an InputError too.
         ParameterError: no such device here.
     """
     _check_settings(epochs, rate, batch, momentum, weight_decay, schedule, seed)
@@ -106,7 +107,9 @@ def fit(
             batches = ((_in_format(pictures[rows], memory_format), wanted[rows]) for rows in order.split(batch))
             losses.append(_epoch(model, optimizer, batches, rates))
             if not math.isfinite(losses[-1]):
-                raise InputError(f"The loss is {losses[-1]} in epoch {epoch}: training diverged. Lower rate={rate}.")
+                raise DivergenceError(
+                    f"The loss is {losses[-1]} in epoch {epoch}: training diverged. Lower rate={rate}."
+                )
             if progress is not None:
                 progress(epoch, losses[-1])
     return losses
