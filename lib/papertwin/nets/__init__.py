@@ -3,6 +3,8 @@
     >>> from papertwin.nets import lenet, mlp, stored              # take images in [0, 1], no normalisation layer
     >>> from papertwin.nets import cifar_nin, count                # small or full-size convolutional networks
     >>> from papertwin.nets import build, published, rebuilt       # those of three papers, by name, and their counts
+    >>> from papertwin.nets import init_, layer_variances          # first weights, and the gradients that they keep
+    >>> from papertwin.nets import layer_covariances, fastest      # how layers covary; groups computed faster on a CPU
 
 Every network gives logits. Names are imported on first use.
 """
@@ -11,19 +13,31 @@ from papertwin.lazy import names_from
 
 # public name → the module that defines it
 _HOMES = {
+    "BlockDiagonal": ".block_diagonal",
+    "Comoments": ".comoments",
     "Composite": ".layers",
     "Counts": ".counting",
     "LayerCount": ".counting",
+    "LayerCovariance": ".covariance",
     "Rebuilt": ".rebuilding",
     "Recipe": ".recipes",
     "alexnet": ".classic",
     "build": ".catalogue",
     "cifar_nin": ".nin_family",
+    "consecutive_pairs": ".covariance",
     "convolution": ".layers",
     "count": ".counting",
+    "deep_net": ".deep",
+    "fastest": ".execution",
     "googlenet": ".inception",
     "imagenet_nin": ".nin_family",
+    "init_": ".initialising",
     "input_shape": ".catalogue",
+    "joined_kernels": ".equivalent",
+    "layer_covariances": ".covariance",
+    "layer_gains": ".initialising",
+    "layer_times": ".timing",
+    "layer_variances": ".variances",
     "lenet": ".classic",
     "low_rank_layer": ".vgg_family",
     "mlp": ".classic",
@@ -40,11 +54,14 @@ _HOMES = {
     "resnet200": ".residual",
     "resnet50": ".residual",
     "root_module": ".layers",
+    "seen_inputs": ".equivalent",
     "separable": ".layers",
+    "set_variances": ".variances",
     "stored": ".recipes",
     "train": ".recipes",
     "untrained": ".recipes",
     "vgg": ".vgg_family",
+    "whitening": ".comoments",
 }
 __all__ = sorted(_HOMES)
 __getattr__ = names_from(__name__, _HOMES)

@@ -5,9 +5,9 @@ classes, so that a tree of several routes can be four times as cheap as the dens
 0, 1 and 8 look alike upside down; that error is the same for every network.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ from papertwin.nets.conditional import (
 from papertwin.nets.initial import seeded
 from papertwin.nets.layers import activated, chain, convolution, dense
 from papertwin.papers.conditional_networks import Params
-from papertwin.training.loop import fit, scores, single_thread
+from papertwin.training.clock import interleaved
+from papertwin.training.loop import fit, scores
 from papertwin.training.trials import Sets, draw_sets, error, shrink, standardised, whole_set
 
 ROUTES = (2, 4, 8, 16)
@@ -307,15 +308,8 @@ def _networks(sets: Sets, seed: int, params: Params) -> list[Model]:
 def timed(models: list[Model], params: Params) -> pd.DataFrame:
     """Microseconds an image, batches of 64, one thread: a row a repeat, in which all models take turns."""
     images = draw_sets(params.sizes, models[0].seed).test[0][:BATCH]
-    seconds: dict[str, list[float]] = {model.name: [] for model in models}
-    with single_thread():
-        for turn in range(params.repeats + 1):  # the first warms up
-            for model in models:
-                start = time.perf_counter()
-                model.answer(images)
-                if turn:
-                    seconds[model.name].append(time.perf_counter() - start)
-    return 1e6 * pd.DataFrame(seconds) / len(images)
+    calls = {model.name: partial(model.answer, images) for model in models}
+    return 1e6 * interleaved(calls, rounds=params.repeats) / len(images)
 
 
 def between_table(models: list[list[Model]], times: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,6 @@ published number of groups divides every layer), a few epochs of gradient descen
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch import nn
 from papertwin.errors import ParameterError
 from papertwin.nets import build, cifar_nin, comparing, count, input_shape, nin_groups, published, rebuilt_table
 from papertwin.nets.block_diagonal import block_diagonal
-from papertwin.nets.covariance import LayerCovariance, layer_covariances
+from papertwin.nets.covariance import LayerCovariance, consecutive_pairs, layer_covariances
 from papertwin.parameters import check_least
 from papertwin.training.clock import interleaved
 from papertwin.training.pool import Pool
@@ -44,7 +43,7 @@ class Params:
 
     dataset: str = "fashion_mnist"
     side: int = 14
-    train_images: int = 2000
+    train_images: int = 1500
     check_images: int = 1000
     test_images: int = 2000
     epochs: int = 3
@@ -245,11 +244,6 @@ def small_times(trials: list[Trial], params: Params) -> pd.Series:
 # ---- covariance ------------------------------------------------------------------------------------------------------
 
 
-def layer_names(model: nn.Sequential) -> list[str]:
-    """Convolutions of a network but the last, whose maps are the classes."""
-    return [name for name, layer in model.named_children() if isinstance(layer, nn.Conv2d)][:-1]
-
-
 def covariances(trial: Trial, params: Params, split: str, every: bool = True) -> dict[tuple[str, str], LayerCovariance]:
     """Covariance of each layer, after its ReLU, with the next one, before normalisation and ReLU.
 
@@ -262,8 +256,7 @@ def covariances(trial: Trial, params: Params, split: str, every: bool = True) ->
     Returns:
         (name of the first response, of the second) → covariance.
     """
-    names = layer_names(trial.model)
-    pairs = [(f"{first}_relu", second) for first, second in pairwise(names)] if every else [PAIR]
+    pairs = consecutive_pairs(trial.model)[:-1] if every else [PAIR]  # the last layer gives the classes
     images = getattr(draw_sets(params.sizes, trial.seed), split)[0][: params.covariance_images]
     return layer_covariances(trial.model, images, pairs)
 
