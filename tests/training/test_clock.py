@@ -58,3 +58,9 @@ def test_names_may_be_tuples():
     found = clock.interleaved({("a", 1): int, ("b", 2): int}, rounds=2)
     assert list(found.columns) == [("a", 1), ("b", 2)]
     assert found.shape == (2, 2)
+
+
+def test_turns_alone_say_which_of_them_count(clockwork):
+    assert list(clock.turns("ab", rounds=1)) == [("a", False), ("b", False), ("a", True), ("b", True)]
+    assert len(list(clock.turns(iter("ab"), rounds=2, seconds=1.0, most=5))) == 2 * (1 + 5)
+    assert len(list(clock.turns("a", rounds=7, seconds=1.0, most=5))) == 1 + 7

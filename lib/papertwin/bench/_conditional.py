@@ -28,6 +28,7 @@ from papertwin.nets import Counts, count
 from papertwin.nets.conditional import Routed, Router, expected_cost
 from papertwin.nets.initial import seeded
 from papertwin.nets.layers import activated, chain, convolution, dense
+from papertwin.training.clock import turns
 from papertwin.training.loop import single_thread
 
 STEM, CHANNELS, CLASSES = 32, 3, 10  # filters of the stem, channels of an image, classes
@@ -171,8 +172,8 @@ def routing_subject(plan: Plan, routes: int, batch: int, look: bool) -> dict[str
         | (looked_into({"plain": work}) if look else {})
         for name, work in works.items()
     }
-    turns = interleaved({(name, "plain"): work for name, work in works.items()}, plan)
-    return {"macs": {name: macs for name, (macs, _) in costs.items()}, "details": details, **by_way(turns)}
+    taken = interleaved({(name, "plain"): work for name, work in works.items()}, plan)
+    return {"macs": {name: macs for name, (macs, _) in costs.items()}, "details": details, **by_way(taken)}
 
 
 # ---- layers ----------------------------------------------------------------------------------------------------------
@@ -223,25 +224,22 @@ def check_equal(name: str, works: dict[str, Work]) -> None:
 
 def interleaved(works: dict[Any, Work], plan: Plan) -> dict[Any, list[tuple[float, int]]]:
     """Let everything take turns: seconds and pages of memory of each turn; the first warms up and is not counted."""
-    turns: dict[Any, list[tuple[float, int]]] = {name: [] for name in works}
-    begun = time.perf_counter()
-    for turn in range(MOST + 1):
-        if turn > plan.rounds and time.perf_counter() - begun > plan.seconds:
-            break
-        for name, work in works.items():
-            with work.around():
-                before, start = pages(), time.perf_counter()
-                work.call()
-                spent, got = time.perf_counter() - start, pages() - before
-            if turn:
-                turns[name].append((spent, got))
-    return turns
+    taken: dict[Any, list[tuple[float, int]]] = {name: [] for name in works}
+    for name, counts in turns(works, rounds=plan.rounds, seconds=plan.seconds, most=MOST):
+        work = works[name]
+        with work.around():
+            before, start = pages(), time.perf_counter()
+            work.call()
+            spent, got = time.perf_counter() - start, pages() - before
+        if counts:
+            taken[name].append((spent, got))
+    return taken
 
 
-def by_way(turns: dict[tuple[str, str], list[tuple[float, int]]]) -> dict[str, dict[str, dict[str, Any]]]:
+def by_way(taken: dict[tuple[str, str], list[tuple[float, int]]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Seconds of every turn, and the median of the pages, as name → way → value."""
     found: dict[str, dict[str, dict[str, Any]]] = {"seconds": {}, "pages": {}}
-    for (name, way), each in turns.items():
+    for (name, way), each in taken.items():
         found["seconds"].setdefault(name, {})[way] = [spent for spent, _ in each]
         found["pages"].setdefault(name, {})[way] = int(median(got for _, got in each))
     return found

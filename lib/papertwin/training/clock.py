@@ -4,7 +4,7 @@ A ratio of two times is taken round by round, and its median reported: a round t
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -38,14 +38,30 @@ def interleaved(
             f"There must be something to time in 1 round or more, got {len(calls)} calls, {rounds!r} rounds."
         )
     taken: dict[Any, list[float]] = {name: [] for name in calls}
-    begun = time.perf_counter()
     with torch_threads(threads):
-        for turn in range(max(rounds, MOST) + 1):
-            if turn > rounds and time.perf_counter() - begun >= seconds:
-                break
-            for name, call in calls.items():
-                start = time.perf_counter()
-                call()
-                if turn:
-                    taken[name].append(time.perf_counter() - start)
+        for name, counts in turns(calls, rounds=rounds, seconds=seconds):
+            start = time.perf_counter()
+            calls[name]()
+            spent = time.perf_counter() - start
+            if counts:
+                taken[name].append(spent)
     return pd.DataFrame(taken)
+
+
+def turns(names: Iterable[Any], *, rounds: int, seconds: float = 0.0, most: int = MOST) -> Iterator[tuple[Any, bool]]:
+    """Whose turn it is, round after round, and whether that turn counts: those of the first round do not.
+
+    Args:
+        names: of what takes turns.
+        rounds: that count, at least.
+        seconds: rounds go on until so much time has passed since the first began.
+        most: rounds that count then.
+
+    Yields:
+        A name, and whether its turn counts.
+    """
+    every, begun = list(names), time.perf_counter()
+    for number in range(max(rounds, most) + 1):
+        if number > rounds and time.perf_counter() - begun >= seconds:
+            return
+        yield from ((name, number > 0) for name in every)
