@@ -1,5 +1,8 @@
 """Every way to compute a convolution in groups gives what torch gives, and what is chosen is what measured best."""
 
+import copy
+import io
+
 import pandas as pd
 import pytest
 import torch
@@ -52,6 +55,32 @@ def test_parameters_state_and_counts_stay_those_of_the_layer():
     assert torch.allclose(merged(images), second(images), atol=1e-5)
 
 
+@pytest.mark.parametrize("order", ways.ORDERS.values())
+def test_merged_weights_follow_a_loaded_state_and_keep_their_order(order):
+    first, second = (nn.Conv2d(8, 8, 3, padding=1, groups=8) for _ in range(2))
+    merged = ways.MergedConv2d(first, 4).to(memory_format=order)
+    merged.load_state_dict(second.state_dict())
+    assert merged.merged.is_contiguous(memory_format=order)
+    file = io.BytesIO()
+    torch.save(merged, file)
+    file.seek(0)
+    images = torch.randn(2, 8, 5, 5)
+    for each in (merged, copy.deepcopy(merged), torch.load(file, weights_only=False)):
+        assert torch.allclose(each(images), second(images), atol=1e-5)
+
+
+def test_merged_weights_by_brute_force():
+    layer = nn.Conv2d(12, 24, (2, 3), groups=12)
+    for together in (1, 2, 3, 4, 6, 12):
+        merged = ways.MergedConv2d(layer, together).merged
+        wanted = torch.zeros(24, together, 2, 3)
+        for filter_ in range(24):
+            for channel in range(together):
+                if filter_ // 2 % together == channel:  # two filters a group, one channel
+                    wanted[filter_, channel] = layer.weight[filter_, 0]
+        assert torch.equal(merged, wanted)
+
+
 def test_what_cannot_be_merged_is_refused():
     with pytest.raises(InputError, match="together must divide 4 groups, got 3"):
         ways.MergedConv2d(nn.Conv2d(4, 4, 3, groups=4), 3)
@@ -84,59 +113,111 @@ def test_a_network_runs_as_it_did_and_is_left_as_it_was(root):
         assert torch.allclose(found(images), model(images), rtol=1e-3, atol=1e-4)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(value.is_contiguous() for value in model.state_dict().values())
+    assert all(each.requires_grad for each in model.parameters())
     assert {type(layer) for layer in model.modules()} == {
         type(layer) for layer in build("deep-roots", "NiN root-16").modules()
     }
 
 
-def clocked(monkeypatch, choose):
-    """Replace the clock: seconds of each call by a rule of its name and work."""
+def test_the_state_of_what_is_found_is_that_of_the_network(monkeypatch, root):
+    model, images = root
+    clocked(monkeypatch, {("channels last", 2): 0.5, "channels last, merged": 0.5})
+    with torch.inference_mode():  # of the caller; what is found can be loaded outside of it
+        found = ways.fastest(model, images)
+    assert isinstance(found.model.conv2a, ways.MergedConv2d)
+    other = build("deep-roots", "NiN root-16", device="cpu", seed=7).eval()
+    assert list(found.model.state_dict()) == list(other.state_dict())
+    found.model.load_state_dict(other.state_dict())
+    assert torch.allclose(found(images), other(images), rtol=1e-3, atol=1e-4)
+    other.load_state_dict(found.model.state_dict())
+    assert not any(each.requires_grad for each in found.parameters())
+
+
+def clocked(monkeypatch, costs):
+    """Replace the clock: seconds of each call by its name, 1 where the costs say nothing."""
     monkeypatch.setattr(
-        ways,
-        "interleaved",
-        lambda calls, rounds: pd.DataFrame({name: [choose(name, call)] for name, call in calls.items()}),
+        ways, "interleaved", lambda calls, rounds: pd.DataFrame({name: [costs.get(name, 1.0)] for name in calls})
     )
 
 
 def test_the_way_that_measured_best_is_taken(monkeypatch, root):
     model, images = root
-    costs = {1: 1.0, 2: 0.5, 4: 0.7, "plain": 3.0, "channels first": 2.0, "channels last": 1.0}
-    clocked(monkeypatch, lambda name, call: costs.get(name, 9.0))
+    costs = {("channels last", 1): 0.8, ("channels last", 2): 0.5, ("channels last", 4): 0.7}
+    clocked(monkeypatch, costs | {"channels first": 3.0, "channels last": 2.0, "channels last, merged": 1.0})
     found = ways.fastest(model, images)
     assert found.order == "channels last"
     assert found.choices[["layer", "groups", "together"]].to_numpy().tolist() == [["conv2a", 16, 2], ["conv3a", 8, 2]]
     assert found.choices[["ms", "plain ms"]].to_numpy().tolist() == [[500, 1000]] * 2
+    assert found.choices["tried"][0] == {("channels first", m): 1000 for m in (1, 2, 4)} | {
+        key: 1e3 * value for key, value in costs.items() if isinstance(key, tuple)
+    }
     assert isinstance(found.model.conv2a, ways.MergedConv2d)
     assert isinstance(model.conv2a, nn.Conv2d)
     assert not isinstance(model.conv2a, ways.MergedConv2d)
-    costs["plain"] = 0.1
-    kept = ways.fastest(model, images)
-    assert kept.choices.empty
+
+
+@pytest.mark.parametrize("best", ways.ORDERS)
+def test_merging_that_does_not_pay_in_the_network_is_left(monkeypatch, root, best):
+    clocked(monkeypatch, {("channels first", 2): 0.5, ("channels last", 2): 0.25, best: 0.1})
+    kept = ways.fastest(*root)
+    assert (kept.order, kept.choices["together"].tolist(), kept.choices["ms"].tolist()) == (best, [1, 1], [1000, 1000])
     assert not any(isinstance(layer, ways.MergedConv2d) for layer in kept.modules())
 
 
-def test_a_gain_within_the_noise_changes_nothing(monkeypatch, root):
-    clocked(monkeypatch, lambda name, call: {1: 1.0, 2: 0.96}.get(name, 9.0) if isinstance(name, int) else 1.0)
-    for order in ways.ORDERS:
-        layer = root[0].conv2a
-        assert ways._best(layer, (1, 96, 16, 16), order, 3)[0] == 1
+def test_a_gain_within_the_noise_changes_nothing():
+    assert (
+        ways._best(
+            {("channels first", 1): 1.0, ("channels first", 2): 0.96, ("channels last", 1): 0.1}, "channels first"
+        )
+        == 1
+    )
+    assert (
+        ways._best(
+            {("channels first", 1): 1.0, ("channels first", 2): 0.94, ("channels last", 1): 0.1}, "channels first"
+        )
+        == 2
+    )
 
 
-def test_a_layer_is_measured_once_a_shape(monkeypatch, root):
-    measured = []
-    clocked(monkeypatch, lambda name, call: 1.0)
-    monkeypatch.setattr(ways, "_best", lambda *args: measured.append(args[2]) or (1, 1.0, 1.0))
-    twice = nn.Sequential(root[0].conv2b, *(nn.Conv2d(192, 192, 3, padding=1, groups=8) for _ in range(3))).eval()
-    ways.fastest(twice, torch.randn(1, 192, 4, 4))
-    assert measured == list(ways.ORDERS)
+def test_every_way_that_is_timed_gives_what_the_layer_gives(monkeypatch):
+    layer, seen = nn.Conv2d(24, 48, 3, padding=1, stride=2, groups=24), {}
+
+    def clock(calls, rounds):
+        seen.update({name: call() for name, call in calls.items()})
+        return pd.DataFrame({name: [float(call.args[0].stride()[1])] for name, call in calls.items()})
+
+    monkeypatch.setattr(ways, "interleaved", clock)
+    times = ways._timed(layer, (2, 24, 6, 6), 1)
+    assert list(times) == [(order, m) for order in ways.ORDERS for m in (1, 2, 3, 4, 6, 8, 12, 24)]
+    assert {times["channels first", m] for m in (1, 24)} == {36e3}, "maps in the order of their name"
+    assert {times["channels last", m] for m in (1, 24)} == {1e3}
+    for result in seen.values():
+        assert torch.allclose(result, seen["channels first", 1], atol=1e-5)
+    assert layer.weight.is_contiguous()
+
+
+def test_a_layer_is_measured_once_a_shape(monkeypatch):
+    measured, told = [], []
+    monkeypatch.setattr(
+        ways, "_timed", lambda layer, shape, rounds: measured.append(shape) or {(each, 1): 1.0 for each in ways.ORDERS}
+    )
+    layers = [nn.Conv2d(8, 8, 3, padding=1, groups=2) for _ in range(3)]
+    model = nn.Sequential(nn.Conv2d(8, 8, 1), *layers, nn.Conv2d(8, 8, 3, groups=4)).eval()
+    found = ways.fastest(model, torch.randn(1, 8, 6, 6), progress=told.append)
+    assert measured == [(1, 8, 6, 6), (1, 8, 6, 6)]
+    assert told == found.choices["layer"].tolist() == ["1", "2", "3", "4"]
 
 
 def test_another_result_is_an_error(monkeypatch, root):
-    model, images = root
-    monkeypatch.setattr(ways.MergedConv2d, "forward", lambda self, given: torch.ones(1, self.out_channels, 16, 16))
-    clocked(monkeypatch, lambda name, call: 0.1 if name == 2 else 1.0)
-    with pytest.raises(RunError, match="the results differ by"):
-        ways.fastest(model, images)
+    monkeypatch.setattr(ways.MergedConv2d, "forward", lambda self, given: torch.ones(2, self.out_channels, 16, 16))
+    clocked(monkeypatch, {("channels first", 2): 0.1})
+    with pytest.raises(RunError, match="channels first, merged: the results differ by"):
+        ways.fastest(*root)
+
+
+def test_a_network_in_training_mode_is_refused(root):
+    with pytest.raises(InputError, match=r"in training mode\. Call model\.eval"):
+        ways.fastest(root[0].train(), root[1])
 
 
 def test_elsewhere_than_on_a_cpu_the_network_runs_as_it_is(root, monkeypatch):

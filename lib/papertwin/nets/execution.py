@@ -8,7 +8,8 @@ things help, which of them depends on the layer and the machine:
   as the kernels want.
 
 `fastest` measures and chooses, layer by layer. Unfolding and a batched matrix product were tried as well: slower
-everywhere.
+everywhere, as were merged groups of more than `WIDEST` channels, up to the dense layer. Groups of one channel have a
+kernel of their own, which is what torch calls.
 """
 
 import copy
@@ -26,9 +27,11 @@ from papertwin.nets.sizes import whole
 from papertwin.training.clock import interleaved
 
 WIDEST = 64  # channels or filters of a merged group, at most
-GAIN = 0.95  # of the plain time, at most, or a layer stays as it is: less would be noise
+GAIN = 0.95  # of the time of groups one by one, at most, or a layer stays as it is: less would be noise
 SAME = 1e-3  # largest difference of two ways, as a share of the largest output
 ORDERS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
+
+Times = dict[tuple[str, int], float]  # (order, groups computed as one) → ms
 
 
 class MergedConv2d(nn.Conv2d):
@@ -61,7 +64,7 @@ class MergedConv2d(nn.Conv2d):
         self.weight, self.bias, self.together = layer.weight, layer.bias, together
         self.register_buffer("merged", None, persistent=False)
         self.refresh()
-        self.register_load_state_dict_post_hook(lambda module, _: module.refresh())
+        self.register_load_state_dict_post_hook(_refresh)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -70,9 +73,9 @@ class MergedConv2d(nn.Conv2d):
         place = torch.arange(filters, device=self.weight.device) * self.groups // filters % self.together
         wide = self.weight.new_zeros(filters, self.together, channels, *self.kernel_size)
         wide[torch.arange(filters), place] = self.weight
-        merged = wide.flatten(1, 2)
-        last = self.weight.is_contiguous(memory_format=torch.channels_last) and not self.weight.is_contiguous()
-        self.merged = merged.contiguous(memory_format=torch.channels_last) if last else merged
+        like = self.weight if self.merged is None else self.merged
+        last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+        self.merged = wide.flatten(1, 2).contiguous(memory_format=ORDERS["channels last" if last else "channels first"])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, c, H, W) → (B, d, H', W')."""
@@ -80,19 +83,26 @@ class MergedConv2d(nn.Conv2d):
         return functional.conv2d(images, self.merged, self.bias, self.stride, self.padding, self.dilation, groups)
 
 
+def _refresh(layer: MergedConv2d, _: object) -> None:
+    """Follow the parameters that were just loaded."""
+    layer.refresh()
+
+
 class Fastest(nn.Module):
-    """A network that runs in the way that measured best.
+    """A network that runs in the way that measured best, for inference: its parameters ask for no gradients.
 
     Attributes:
-        model: the network, some of its layers merged.
+        model: the network, some of its layers merged; its state is that of the network as it was.
         order: of its maps, a name in `ORDERS`.
-        choices: a row a grouped layer: `layer`, `groups`, `together`, `ms` of it, and `plain ms` of torch's own way.
+        choices: a row a grouped layer: `layer`, `groups`, `together` (how many are computed as one), `ms` of that,
+            `plain ms` of torch's own way, and `tried`: (order, together) → ms of everything that was measured.
     """
 
     def __init__(self, model: nn.Module, order: str, choices: pd.DataFrame):
         """Put maps and weights into their order."""
         super().__init__()
-        self.model, self.order, self.choices = model.to(memory_format=ORDERS[order]), order, choices
+        self.model = model.to(memory_format=ORDERS[order]).requires_grad_(False)
+        self.order, self.choices = order, choices
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """As the network."""
@@ -114,30 +124,36 @@ def fastest(
         A copy of the network. On another device than the CPU it runs as it is, in torch's own way.
 
     Raises:
+        InputError: the model is in training mode.
         RunError: a way gives another result.
     """
-    choices = {order: pd.DataFrame(columns=["layer", "groups", "together", "ms", "plain ms"]) for order in ORDERS}
+    if model.training:
+        raise InputError("The fastest way is one for inference, got a model in training mode. Call model.eval() first.")
     if images.device.type != "cpu":
-        return Fastest(copy.deepcopy(model), "channels first", choices["channels first"])
+        return Fastest(copy.deepcopy(model), "channels first", _choices(model, {}, {}, "channels first"))
+    tried = _tried(model, images, rounds, progress)
+    networks = _candidates(model, tried)
     with torch.inference_mode():
-        known: dict[Any, tuple[int, float, float]] = {}
-        seen = _inputs(model, images)
-        networks = {"plain": Fastest(copy.deepcopy(model), "channels first", choices["channels first"])}
-        for order in ORDERS:
-            rows = []
-            for name, given in seen.items():
-                if progress is not None:
-                    progress(f"{name}, {order}")
-                layer = model.get_submodule(name)
-                key = (order, given, layer.weight.shape, layer.stride, layer.padding, layer.dilation, layer.groups)
-                if key not in known:
-                    known[key] = _best(layer, given, order, rounds)
-                rows.append((name, layer.groups, *known[key]))
-            table = pd.DataFrame(rows, columns=choices[order].columns)
-            networks[order] = Fastest(_merged(model, table), order, table)
         _check_equal(networks, images)
         times = interleaved({name: partial(each, images) for name, each in networks.items()}, rounds=rounds)
     return networks[times.median().idxmin()]
+
+
+def _tried(
+    model: nn.Module, images: torch.Tensor, rounds: int, progress: Callable[[str], None] | None
+) -> dict[str, Times]:
+    """Time every convolution in groups in every way; layers that are alike are measured once."""
+    known: dict[Any, Times] = {}
+    found = {}
+    for name, shape in _inputs(model, images).items():
+        if progress is not None:
+            progress(name)
+        layer = model.get_submodule(name)
+        key = shape, layer.extra_repr()
+        if key not in known:
+            known[key] = _timed(layer, shape, rounds)
+        found[name] = known[key]
+    return found
 
 
 def _inputs(model: nn.Module, images: torch.Tensor) -> dict[str, tuple[int, ...]]:
@@ -149,23 +165,56 @@ def _inputs(model: nn.Module, images: torch.Tensor) -> dict[str, tuple[int, ...]
         if isinstance(layer, nn.Conv2d) and layer.groups > 1
     ]
     try:
-        model(images)
+        with torch.inference_mode():
+            model(images)
     finally:
         for hook in hooks:
             hook.remove()
     return seen
 
 
-def _best(layer: nn.Conv2d, shape: tuple[int, ...], order: str, rounds: int) -> tuple[int, float, float]:
-    """How many groups to compute as one, and the milliseconds of that and of one by one."""
-    given = torch.randn(shape, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=ORDERS[order])
-    own = {m: copy.deepcopy(layer) for m in merges(layer)}  # whose memory order may change
-    ways = {m: MergedConv2d(each, m) if m > 1 else each for m, each in own.items()}
-    calls = {m: partial(way.to(memory_format=ORDERS[order]), given) for m, way in ways.items()}
-    times = 1e3 * interleaved(calls, rounds=rounds).median()
-    best = int(times.idxmin())
-    best = best if times[best] < GAIN * times[1] else 1
-    return best, float(times[best]), float(times[1])
+@torch.inference_mode()
+def _timed(layer: nn.Conv2d, shape: tuple[int, ...], rounds: int) -> Times:
+    """Milliseconds of a layer in every way; all of them take turns."""
+    calls = {}
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=layer.weight.dtype)
+    for order, memory in ORDERS.items():
+        given = images.contiguous(memory_format=memory)
+        for together in merges(layer):
+            own = copy.deepcopy(layer)  # whose memory order may change
+            way = own if together == 1 else MergedConv2d(own, together)
+            calls[order, together] = partial(way.to(memory_format=memory), given)
+    return (1e3 * interleaved(calls, rounds=rounds).median()).to_dict()
+
+
+def _best(times: Times, order: str) -> int:
+    """How many groups to compute as one, with maps in this order."""
+    known = {together: ms for (each, together), ms in times.items() if each == order}
+    best = min(known, key=known.get)
+    return best if known[best] < GAIN * known[1] else 1
+
+
+@torch.inference_mode(False)
+def _candidates(model: nn.Module, tried: dict[str, Times]) -> dict[str, Fastest]:
+    """The network with maps in each order, as it is and with the groups merged that are faster so."""
+    found = {}
+    for order in ORDERS:
+        plain = dict.fromkeys(tried, 1)
+        best = {name: _best(times, order) for name, times in tried.items()}
+        found[order] = Fastest(copy.deepcopy(model), order, _choices(model, tried, plain, order))
+        if best != plain:
+            found[f"{order}, merged"] = Fastest(_merged(model, best), order, _choices(model, tried, best, order))
+    return found
+
+
+def _choices(model: nn.Module, tried: dict[str, Times], together: dict[str, int], order: str) -> pd.DataFrame:
+    """A row a grouped layer, as in `Fastest`."""
+    table = pd.DataFrame({"layer": list(together)})
+    table["groups"] = [model.get_submodule(name).groups for name in together]
+    table["together"] = list(together.values())
+    table["ms"] = [tried[name][order, number] for name, number in together.items()]
+    table["plain ms"] = [tried[name]["channels first", 1] for name in together]
+    return table.assign(tried=[tried[name] for name in together])
 
 
 def merges(layer: nn.Conv2d) -> list[int]:
@@ -174,25 +223,25 @@ def merges(layer: nn.Conv2d) -> list[int]:
     >>> merges(nn.Conv2d(192, 192, 3, groups=12))
     [1, 2, 3, 4]
     """
+    if layer.padding_mode != "zeros":
+        return [1]
     widest = max(layer.in_channels, layer.out_channels) // layer.groups
-    least = [1] if layer.padding_mode == "zeros" else []
-    found = [m for m in range(2, layer.groups + 1) if layer.groups % m == 0 and m * widest <= WIDEST]
-    return [1, *found] if least else [1]
+    return [1, *(m for m in range(2, layer.groups + 1) if layer.groups % m == 0 and m * widest <= WIDEST)]
 
 
-def _merged(model: nn.Module, table: pd.DataFrame) -> nn.Module:
+def _merged(model: nn.Module, together: dict[str, int]) -> nn.Module:
     """Copy a network and merge the groups of some of its layers."""
     changed = copy.deepcopy(model)
-    for name, together in zip(table["layer"], table["together"]):
-        if together > 1:
-            changed.set_submodule(name, MergedConv2d(changed.get_submodule(name), int(together)))
+    for name, number in together.items():
+        if number > 1:
+            changed.set_submodule(name, MergedConv2d(changed.get_submodule(name), number))
     return changed
 
 
 def _check_equal(networks: dict[str, Fastest], images: torch.Tensor) -> None:
     """Raise RunError where two ways give different results."""
-    wanted = networks["plain"](images)
-    for order, network in networks.items():
+    wanted = networks["channels first"](images)
+    for name, network in networks.items():
         gap = float((network(images) - wanted).abs().max() / wanted.abs().max())
         if not gap <= SAME:
-            raise RunError(f"{order}: the results differ by {gap:.1e} of the largest. Please report this.")
+            raise RunError(f"{name}: the results differ by {gap:.1e} of the largest. Please report this.")
