@@ -96,6 +96,17 @@ def test_merged_groups_stay_narrow():
     assert ways.merges(nn.Conv2d(192, 192, 3, groups=32)) == [1, 2, 4, 8]
     assert ways.merges(nn.Conv2d(192, 384, 3, groups=32)) == [1, 2, 4]
     assert ways.merges(nn.Conv2d(512, 512, 3, groups=8)) == [1]
+    assert ways.merges(nn.Conv2d(64, 64, 3, groups=64)) == [1, 2, 4, 8, 16, 32, 64]
+
+
+@pytest.mark.parametrize("order", ways.ORDERS)
+def test_maps_come_in_the_order_that_was_chosen(order):
+    model, seen = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)).eval(), []
+    model[0].register_forward_pre_hook(
+        lambda _, given: seen.append((given[0].stride()[1], model[0].weight.stride()[1]))
+    )
+    ways.Fastest(model, order, pd.DataFrame())(torch.randn(2, 4, 5, 5))
+    assert seen == [{"channels first": (25, 9), "channels last": (1, 1)}[order]]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Layers are timed by name, in the order in which they run, beside their operations."""
+"""Networks are timed in the way that is asked for, layers by name, in the order in which they run."""
 
 import time
 
@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from papertwin.errors import InputError
-from papertwin.nets import build, count
+from papertwin.nets import build, count, timing
 from papertwin.nets.layers import chain
-from papertwin.nets.timing import layer_times
+from papertwin.nets.timing import WAYS, forward_times, layer_times, prepared
 
 
 def test_every_layer_is_there_with_its_operations_and_the_total():
@@ -41,10 +41,102 @@ def test_times_are_those_between_the_hooks(monkeypatch):
 
 
 def test_what_cannot_be_timed_is_refused():
-    shared = nn.Conv2d(1, 1, 1)
+    shared, image = nn.Conv2d(1, 1, 1).eval(), torch.zeros(1, 1, 2, 2)
     with pytest.raises(InputError, match="runs twice"):
-        layer_times(nn.Sequential(shared, nn.ReLU(), shared), torch.zeros(1, 1, 2, 2), rounds=1)
-    with pytest.raises(InputError, match="on the CPU, got a model or images on cpu, meta"):
-        layer_times(nn.Conv2d(1, 1, 1, device="meta"), torch.zeros(1, 1, 2, 2), rounds=1)
+        layer_times(nn.Sequential(shared, nn.ReLU(), shared).eval(), image, rounds=1)
+    for refuse in (lambda model: layer_times(model, image, rounds=1), lambda model: prepared(model, image, "eager")):
+        with pytest.raises(InputError, match="on the CPU, got a model or images on cpu, meta"):
+            refuse(nn.Conv2d(1, 1, 1, device="meta").eval())
+        with pytest.raises(InputError, match=r"in training mode\. Call model\.eval"):
+            refuse(nn.Conv2d(1, 1, 1))
+    with pytest.raises(InputError, match=r"way must be one of eager, .*compile, got 'slow'"):
+        forward_times({"a": shared}, (1, 2, 2), rounds=1, way="slow")
+    with pytest.raises(InputError, match="There must be something to time"):
+        forward_times({}, (1, 2, 2), rounds=1)
+    with pytest.raises(InputError, match="batch must be a whole number above 0"):
+        forward_times({"a": shared}, (1, 2, 2), rounds=1, batch=0)
     with pytest.raises(InputError, match="rounds must be a whole number above 0"):
-        layer_times(shared, torch.zeros(1, 1, 2, 2), rounds=0)
+        layer_times(shared, image, rounds=0)
+
+
+@pytest.fixture
+def small():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, groups=8)]
+    return nn.Sequential(*layers).eval()
+
+
+@pytest.mark.parametrize("way", WAYS[:-1])
+def test_every_way_gives_the_same_maps(small, way):
+    images = torch.randn(2, 3, 6, 5)
+    call, reason = prepared(small, images, way, search=1)
+    with torch.inference_mode():
+        torch.testing.assert_close(call(), small(images), rtol=1e-4, atol=1e-5)
+    assert reason == ""
+    assert all(each.is_contiguous() and each.requires_grad for each in small.parameters())
+    if way == "channels_last":
+        assert call.func[0].weight.stride()[1] == call.args[0].stride()[1] == 1, "weights in the order of the maps"
+    if way == "eager":
+        assert call.func is small
+    times = forward_times({"a": small, "b": small}, (3, 6, 5), batch=2, rounds=3, way=way)
+    assert times.shape == (3, 2)
+    assert (times.to_numpy() > 0).all()
+    assert times.attrs == {"left out": {}}
+
+
+def test_networks_take_turns_on_as_many_threads_as_are_asked_for():
+    seen = []
+
+    class Net(nn.Module):
+        def forward(self, images):
+            seen.append((self.name, tuple(images.shape), torch.get_num_threads(), torch.is_inference_mode_enabled()))
+            return images
+
+    models = {name: Net().eval() for name in "ab"}
+    for name, model in models.items():
+        model.name = name
+    forward_times(models, (1, 2, 3), batch=4, rounds=2)
+    assert seen == [("a", (4, 1, 2, 3), 1, True), ("b", (4, 1, 2, 3), 1, True)] * 3
+    seen.clear()
+    forward_times(models, (1, 2, 3), rounds=1, threads=2)
+    assert {threads for _, _, threads, _ in seen} == {2}
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [(None, "no C++ compiler found"), ("g++", "compiling failed, RuntimeError: g++ is unwell")],
+)
+def test_why_nothing_was_compiled_is_said(monkeypatch, small, compiler, reason):
+    def fail(*_, **__):
+        raise RuntimeError("g++ is unwell\nand more")
+
+    monkeypatch.setattr(timing, "compiler", lambda: compiler)
+    monkeypatch.setattr(torch, "compile", fail)
+    assert prepared(small, torch.zeros(1, 3, 4, 4), "compile") == (None, reason)
+    times = forward_times({"a": small}, (3, 4, 4), rounds=2, way="compile")
+    assert times.empty
+    assert times.attrs == {"left out": {"a": reason}}
+
+
+def test_a_compiled_network_is_timed_once_it_has_answered(monkeypatch):
+    seen = []
+
+    def compile_(model, **_):
+        return lambda images: seen.append(len(images)) or model(images)
+
+    monkeypatch.setattr(timing, "compiler", lambda: "g++")
+    monkeypatch.setattr(torch, "compile", compile_)
+    call, reason = prepared(nn.Identity().eval(), torch.ones(3), "compile")
+    assert (seen, reason) == ([3], "")
+    assert call().tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_compiler_is_looked_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert timing.compiler() is None
+    for name in ("mine", "g++"):
+        (tmp_path / name).touch(mode=0o755)
+    assert timing.compiler() == "g++"
+    monkeypatch.setenv("CXX", "mine")
+    assert timing.compiler() == "mine"
