@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -12,12 +13,13 @@ from torch import nn
 from papertwin.bench import _roots as inner
 from papertwin.bench import available, roots
 from papertwin.errors import RunError
-from papertwin.nets import build, count, input_shape, published
+from papertwin.nets import build, count, input_shape, published, timing
 from papertwin.nets.execution import Fastest
 
 NAMES = ("NiN Orig.", "NiN root-8")
 NIN = inner.Family("deep-roots", NAMES, batches=(1, 2), searched=NAMES[:1], layered="NiN root-8")
 TINY = inner.Plan(families=(NIN,), layer_batches=(2,), rounds=2, fewer=1, search=1)
+NAMED = {"card": "deep-roots", "standard": "NiN Orig.", "batch": 1}
 COLUMNS = ["what", "batch", "way", "ms", "MACs ×", "time ×", "CPU ×", "GPU ×", "details"]
 
 
@@ -74,60 +76,37 @@ def test_what_is_timed_is_what_its_name_says(monkeypatch, batch):
 
 
 def test_a_way_with_another_result_is_an_error(monkeypatch):
-    def wrong(*_, **__):
-        other = build("deep-roots", "NiN Orig.", device="cpu", seed=1).eval()
-        return Fastest(other, "channels first", pd.DataFrame(columns=["layer", "together"]))
+    def wrong(model, images, way, **_):
+        other = model if way == "eager" else build("deep-roots", "NiN Orig.", device="cpu", seed=1).eval()
+        return partial(Fastest(other, "channels first", pd.DataFrame(columns=["layer", "together"])), images), ""
 
-    monkeypatch.setattr(inner, "fastest", wrong)
-    with torch.inference_mode(), pytest.raises(RunError, match=r"NiN Orig\., batch 1: fastest and eager differ"):
-        inner.ways(TINY, NIN, "NiN Orig.", inner.drawn(NIN, 1))
+    monkeypatch.setattr(inner, "prepared", wrong)
+    with torch.inference_mode(), pytest.raises(RunError, match=r"NiN Orig\., batch 1: channels_last and eager differ"):
+        inner.prepare(TINY, NIN, "NiN Orig.", inner.drawn(NIN, 1))
 
 
-@pytest.mark.parametrize(
-    ("compiler", "reason"),
-    [(None, "no C++ compiler found"), ("g++", "compiling failed, RuntimeError: g++ is unwell")],
-)
-def test_why_nothing_was_compiled_is_said(monkeypatch, compiler, reason):
-    def fail(*_, **__):
-        raise RuntimeError("g++ is unwell\nand more")
+def test_not_every_way_is_tried_everywhere():
+    family = replace(NIN, compiled=NAMES[1:])
+    some, every = ["eager", "channels_last"], ["eager", "channels_last", "fastest", "compile"]
+    assert [inner.ways_of(family, name, 1) for name in NAMES] == [every[:3], every]
+    assert [inner.ways_of(family, name, 2) for name in NAMES] == [every[:3], some]
+    assert inner.ways_of(replace(family, searched=()), NAMES[1], 2) == every[:3]
 
-    monkeypatch.setattr(inner, "compiler", lambda: compiler)
-    monkeypatch.setattr(inner.torch, "compile", fail)
+
+def test_why_nothing_was_compiled_is_said(monkeypatch):
+    monkeypatch.setattr(timing, "compiler", lambda: None)
     family = replace(NIN, names=NAMES[:1], compiled=NAMES[:1])
     with torch.inference_mode():
-        calls, told = inner.ways(TINY, family, "NiN Orig.", inner.drawn(family, 1))
-        later, nothing = inner.ways(TINY, family, "NiN Orig.", inner.drawn(family, 2))
-    assert "compile" not in calls
-    assert "compile" not in {**later, **nothing}, "one image only"
-    assert told["compile"] == {"why": reason}
-    subject = {"card": "deep-roots", "standard": "NiN Orig.", "batch": 1, "macs": {"NiN Orig.": 222487946}}
-    subject |= {"seconds": {"NiN Orig.": {"eager": [0.1]}}, "told": {"NiN Orig.": told}}
-    row = {row["way"]: row for row in roots._network_rows(subject)}["not compiled"]
-    assert (row["ms"], row["time ×"], row["details"]) == (None, None, {"why": reason})
+        found = inner.network_subject(TINY, family, 1)
+    assert "compile" not in found["seconds"]["NiN Orig."]
+    rows = {row["way"]: row for row in roots._network_rows({**found, **NAMED})}
+    assert list(rows) == ["eager", "channels_last", "fastest", "not compiled"]
+    row = rows["not compiled"]
+    assert (row["ms"], row["time ×"], row["details"]) == (None, None, {"why": "no C++ compiler found"})
 
 
-def test_a_compiled_network_is_timed_once_it_has_answered(monkeypatch):
-    seen = []
-
-    def compile_(model, **_):
-        return lambda images: seen.append(len(images)) or model(images)
-
-    monkeypatch.setattr(inner, "compiler", lambda: "g++")
-    monkeypatch.setattr(inner.torch, "compile", compile_)
-    call, reason = inner.compiled(nn.Identity(), torch.ones(3))
-    assert (seen, reason) == ([3], "")
-    assert call().tolist() == [1.0, 1.0, 1.0]
-
-
-def test_a_compiler_is_looked_for(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    assert inner.compiler() is None
-    for name in ("mine", "g++"):
-        (tmp_path / name).touch(mode=0o755)
-    assert inner.compiler() == "g++"
-    monkeypatch.setenv("CXX", "mine")
-    assert inner.compiler() == "mine"
+def heard(kernel: float, reorder: float) -> dict:
+    return {"looked": {"kernels": {"jit": 3}, "kernel ms": kernel, "reorder ms": reorder, "reorders": 2, "block": 8}}
 
 
 def test_ratios_of_networks_by_hand():
@@ -141,8 +120,12 @@ def test_ratios_of_networks_by_hand():
             "ResNet-50 root-64": {"eager": [0.4, 0.2, 0.3], "channels_last": [0.2] * 3, "fastest": [0.1] * 3},
         },
         "told": {
-            "ResNet-50 Orig.": {},
-            "ResNet-50 root-64": {"fastest": {"order": "channels last", "groups computed as one": {"a": 2, "b": 4}}},
+            "ResNet-50 Orig.": {"eager": heard(450.0, 100.0), "channels_last": heard(100.0, 0.0)},
+            "ResNet-50 root-64": {
+                "eager": heard(225.0, 30.0),
+                "channels_last": {"looked": {}},
+                "fastest": heard(50.0, 0.0) | {"order": "channels last", "groups computed as one": {"a": 2, "b": 4}},
+            },
         },
     }
     rows = {(row["what"], row["way"]): row for row in roots._network_rows(subject)}
@@ -150,17 +133,25 @@ def test_ratios_of_networks_by_hand():
     eager = rows["ResNet-50 root-64", "eager"]
     assert (eager["ms"], eager["time ×"], eager["MACs ×"]) == (150.0, 2.0, 1.82)
     assert (eager["CPU ×"], eager["GPU ×"]) == (1.46, 1.15)  # 620.958 / 425.736, 11.6452 / 10.1702
-    assert eager["details"] == {"quartiles ms": [125.0, 150.0, 175.0], "turns": 3, "GMAC/s": 14.1}
+    shown = {key: value for key, value in eager["details"].items() if key not in ("looked", "why")}
+    assert shown == {"quartiles ms": [125.0, 150.0, 175.0], "turns": 3, "GMAC/s": 14.1}
+    assert eager["details"]["why"] == (
+        "oneDNN's kernels take 75% of the time, reorders of maps and weights 10%; "
+        "the kernels alone are 2.00 times as fast as in the standard network, the rest 2.00"
+    )
     assert rows["ResNet-50 root-64", "channels_last"]["time ×"] == 2.5
     best = rows["ResNet-50 root-64", "fastest"]
     assert best["time ×"] is None
+    assert best["details"]["why"] == "oneDNN's kernels take 50% of the time, reorders of maps and weights 0%"
+    assert rows["ResNet-50 root-64", "channels_last"]["details"]["why"] == ""
     assert (best["details"]["order"], best["details"]["groups computed as one"]) == ("channels last", {"a": 2, "b": 4})
     assert rows["ResNet-50 Orig.", "eager"]["CPU ×"] == 1.0
     subject |= {"kind": "networks", "batch": 1}
+    subject["seconds"]["ResNet-50 Orig."]["fastest"] = [0.4] * 3
     other = subject | {"standard": "NiN Orig."}
     headline = roots._headline([other, subject | {"batch": 16}, subject])
-    assert (headline["ratio"], headline["goal"]) == (2.0, 1.46)
-    assert "MACs: 1.82x; ResNet-50 root-64 in the fastest way: 3.00x as fast as eager" in headline["figure"]
+    assert (headline["ratio"], headline["goal"]) == (4.0, 1.46)
+    assert "each in the fastest way, batch 1, one thread (MACs: 1.82x, eager: 2.00x)" in headline["figure"]
     with pytest.raises(RunError, match=r"no ResNet-50 root-64 beside ResNet-50 Orig\. with batch 1"):
         roots._headline([other])
 
@@ -270,6 +261,7 @@ def test_a_whole_run(monkeypatch):
     ]
     assert all(list(row) == COLUMNS for row in result.rows)
     assert result.threads == 1
+    assert all("why" in row["details"] for row in result.rows[:11])
     networks = {(row["what"], row["batch"], row["way"]): row for row in result.rows if "turns" in row["details"]}
     assert len(networks) == 6 + 5
     for (name, batch, way), row in networks.items():
@@ -285,7 +277,7 @@ def test_a_whole_run(monkeypatch):
     assert layers["conv3a"]["details"]["looked"]["calls"]
     whole = layers.pop("layers: NiN root-8")["ms"]
     assert sum(row["ms"] for row in layers.values()) == pytest.approx(whole, abs=1e-3)
-    assert result.headline["ratio"] == networks["NiN root-8", 1, "eager"]["time ×"]
+    assert result.headline["ratio"] == networks["NiN root-8", 1, "fastest"]["time ×"]
     assert result.headline["goal"] == 1.6
     assert json.loads(result.to_json())["rows"] == result.rows
     console = Console(width=80)

@@ -17,10 +17,14 @@ CALLS = ("mkldnn_convolution", *NATIVE, "cat")
 
 def looked_into(call: Callable[[], Any]) -> dict[str, Any]:
     """What a call consists of: torch's calls and, where oneDNN may be used, its kernels and reorders."""
-    found: dict[str, Any] = {"calls": calls(call)}
+    return {"calls": calls(call), **heard(call)}
+
+
+def heard(call: Callable[[], Any], looks: int = LOOKS) -> dict[str, Any]:
+    """Kernels and reorders of a call; nothing where oneDNN may not be used."""
     if torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled:
-        found |= primitives([spoken(call) for _ in range(LOOKS)])
-    return found
+        return primitives([spoken(call) for _ in range(looks)])
+    return {}
 
 
 def calls(call: Callable[[], Any]) -> dict[str, int]:

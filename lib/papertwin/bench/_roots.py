@@ -1,18 +1,10 @@
 """What `papertwin.bench.roots` measures, in a process of its own: networks in several ways, and their layers.
 
 A subject is a family of networks at one batch size: the standard network and those that save operations, which answer
-the same images and take turns on the clock. A network may run in several ways:
-
-- eager: as torch runs it by default, maps in the order (B, C, H, W);
-- channels_last: maps and weights in the order (B, H, W, C);
-- fastest: each layer in groups in the way that `papertwin.nets.execution.fastest` measures to be the best;
-- compile: by `torch.compile`.
+the same images and take turns on the clock. The ways in which a network runs are those of `papertwin.nets.timing`.
 """
 
-import copy
 import json
-import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,8 +17,7 @@ from torch import nn
 
 from papertwin.bench import _onednn, _shared
 from papertwin.nets import build, count, input_shape
-from papertwin.nets.execution import fastest
-from papertwin.nets.timing import layer_times
+from papertwin.nets.timing import WAYS, layer_times, prepared
 from papertwin.training.clock import interleaved
 from papertwin.training.loop import single_thread
 
@@ -129,41 +120,30 @@ def built(family: Family, name: str) -> nn.Module:
     return build(family.card, name, device="cpu").eval()
 
 
-def compiler() -> str | None:
-    """The C++ compiler that torch.compile can use on a CPU; None where none is found."""
-    names = (os.environ.get("CXX"), "g++", "clang++", "cl")
-    return next((name for name in names if name and shutil.which(name)), None)
+def ways_of(family: Family, name: str, batch: int) -> list[str]:
+    """Ways in which a network runs; the search and the compiler take long, so not all are tried everywhere."""
+    left = set()
+    if batch > 1 and name not in (family.searched or family.names):
+        left.add("fastest")
+    if batch > 1 or name not in family.compiled:
+        left.add("compile")
+    return [way for way in WAYS if way not in left]
 
 
-def compiled(model: nn.Module, images: torch.Tensor) -> tuple[Callable[[], torch.Tensor] | None, str]:
-    """A compiled network that has answered these images once, or None and the reason in words."""
-    if compiler() is None:
-        return None, "no C++ compiler found"
-    try:
-        call = partial(torch.compile(model, fullgraph=True, dynamic=False), images)
-        call()
-    except Exception as error:  # of dynamo, of inductor, of the compiler that it calls: torch promises no common class
-        lines = str(error).strip().splitlines() or ["no words"]
-        return None, f"compiling failed, {type(error).__name__}: {lines[0][:80]}"
-    return call, ""
-
-
-def ways(plan: Plan, family: Family, name: str, images: torch.Tensor) -> tuple[Calls, dict[str, Any]]:
-    """Every way in which a network runs, which must agree, and what is to be told of some of them."""
-    model, told = built(family, name), {}
-    other = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    calls = {"eager": partial(model, images)}
-    calls["channels_last"] = partial(other, images.contiguous(memory_format=torch.channels_last))
-    if len(images) == 1 or name in (family.searched or family.names):
-        best = fastest(model, images, rounds=plan.search)
-        calls["fastest"] = partial(best, images)
-        merged = {row.layer: int(row.together) for row in best.choices.itertuples() if row.together > 1}
-        told["fastest"] = {"order": best.order, "groups computed as one": merged}
-    if len(images) == 1 and name in family.compiled:
-        call, reason = compiled(model, images)
-        told["compile"] = {"why": reason} if call is None else {}
-        if call is not None:
-            calls["compile"] = call
+def prepare(plan: Plan, family: Family, name: str, images: torch.Tensor) -> tuple[Calls, dict[str, Any]]:
+    """What is called in each way, all of which must agree, and what is to be told of some ways."""
+    model, calls, told = built(family, name), {}, {}
+    for way in ways_of(family, name, len(images)):
+        call, reason = prepared(model, images, way, search=plan.search)
+        told[way] = {}
+        if call is None:
+            told[way]["left out"] = reason
+            continue
+        calls[way] = call
+        if way == "fastest":
+            best = call.func
+            merged = {row.layer: int(row.together) for row in best.choices.itertuples() if row.together > 1}
+            told[way] = {"order": best.order, "groups computed as one": merged}
     _shared.check_same(f"{name}, batch {len(images)}", {way: call() for way, call in calls.items()})
     return calls, told
 
@@ -173,13 +153,14 @@ def network_subject(plan: Plan, family: Family, batch: int) -> dict[str, Any]:
     images = drawn(family, batch)
     calls, macs, told = {}, {}, {}
     for name in family.names:
-        each, told[name] = ways(plan, family, name, images)
+        each, told[name] = prepare(plan, family, name, images)
         calls |= {(name, way): call for way, call in each.items()}
         macs[name] = count(build(family.card, name), tuple(images.shape[1:])).macs
     seconds = interleaved(calls, rounds=plan.turns(batch))
     found: dict[str, dict[str, list[float]]] = {name: {} for name in family.names}
     for name, way in calls:
         found[name][way] = seconds[name, way].tolist()
+        told[name][way]["looked"] = _onednn.heard(calls[name, way], looks=1)
     return {"macs": macs, "seconds": found, "told": told}
 
 
