@@ -1,6 +1,7 @@
 """The benchmark of filter groups and low-rank filters: what it times is what it says, with the smallest networks."""
 
 import json
+from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -137,7 +138,20 @@ def test_ratios_of_networks_by_hand():
     assert shown == {"quartiles ms": [125.0, 150.0, 175.0], "turns": 3, "GMAC/s": 14.1}
     assert eager["details"]["why"] == (
         "oneDNN's kernels take 75% of the time, reorders of maps and weights 10%; "
-        "the kernels alone are 2.00 times as fast as in the standard network, the rest 2.00"
+        "these kernels are 2.00 times as fast as in the standard network, all else 2.00"
+    )
+    more = deepcopy(subject)
+    more["told"]["ResNet-50 root-64"]["eager"]["looked"]["calls"] = {"_slow_conv2d_forward": 3}
+    assert roots._why(more, "ResNet-50 root-64", "eager") == (
+        "oneDNN's kernels take 75% of the time, reorders of maps and weights 10%; "
+        "torch convolves without oneDNN, 3 calls of _slow_conv2d_forward"
+    )
+    more["told"]["ResNet-50 Orig."]["eager"]["looked"] |= {
+        "kernel ms": 601.0,
+        "calls": {"_slow_conv2d_forward": 3, "mkldnn_convolution": 2},
+    }
+    assert roots._why(more, "ResNet-50 root-64", "eager").endswith(
+        "these kernels are 2.67 times as fast as in the standard network"
     )
     assert rows["ResNet-50 root-64", "channels_last"]["time ×"] == 2.5
     best = rows["ResNet-50 root-64", "fastest"]
@@ -261,6 +275,7 @@ def test_a_whole_run(monkeypatch):
     ]
     assert all(list(row) == COLUMNS for row in result.rows)
     assert result.threads == 1
+    assert result.rows[0]["details"]["looked"]["calls"]
     assert all("why" in row["details"] for row in result.rows[:11])
     networks = {(row["what"], row["batch"], row["way"]): row for row in result.rows if "turns" in row["details"]}
     assert len(networks) == 6 + 5

@@ -1,4 +1,4 @@
-"""Every way to compute a convolution in groups gives what torch gives, and what is chosen is what measured best."""
+"""Every way to compute a convolution gives what torch gives, and what is chosen is what measured best."""
 
 import copy
 import io
@@ -15,6 +15,7 @@ from papertwin.nets import build, count, input_shape
 from papertwin.nets import execution as ways
 
 sizes = st.integers(1, 3)
+ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution")
 
 
 @st.composite
@@ -35,6 +36,18 @@ def test_merged_groups_give_the_same_maps(layer, batch, order, data):
     other = ways.MergedConv2d(layer, together).to(memory_format=order)
     assert torch.allclose(other(images), layer(images), atol=1e-4)
     assert other.merged.shape[1] == together * layer.in_channels // layer.groups
+
+
+@pytest.mark.skipif(not ONEDNN, reason="torch was built without oneDNN")
+@given(layers(), st.integers(1, 3), st.sampled_from(list(ways.ORDERS.values())))
+@settings(max_examples=40, deadline=None)
+def test_onednn_gives_the_same_maps(layer, batch, order):
+    images = torch.randn(batch, layer.in_channels, 7, 8).contiguous(memory_format=order)
+    other = ways.OneDnnConv2d(layer).to(memory_format=order)
+    with torch.inference_mode():
+        assert torch.allclose(other(images), layer(images), atol=1e-4)
+    assert other.weight is layer.weight
+    assert list(other.state_dict()) == list(layer.state_dict())
 
 
 def test_merged_weights_are_block_diagonal():
@@ -89,7 +102,7 @@ def test_what_cannot_be_merged_is_refused():
     circular = nn.Conv2d(4, 4, 3, padding=1, groups=4, padding_mode="circular")
     with pytest.raises(InputError, match="pad with zeros, got padding_mode 'circular'"):
         ways.MergedConv2d(circular, 2)
-    assert ways.merges(circular) == [1]
+    assert ways.ways(circular, (1, 4, 5, 5)) == [ways.AS_IT_IS]
 
 
 def test_merged_groups_stay_narrow():
@@ -97,6 +110,18 @@ def test_merged_groups_stay_narrow():
     assert ways.merges(nn.Conv2d(192, 384, 3, groups=32)) == [1, 2, 4]
     assert ways.merges(nn.Conv2d(512, 512, 3, groups=8)) == [1]
     assert ways.merges(nn.Conv2d(64, 64, 3, groups=64)) == [1, 2, 4, 8, 16, 32, 64]
+
+
+def test_ways_of_a_layer(monkeypatch):
+    plain, grouped = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1, groups=4)
+    direct = [("torch", 1), ("oneDNN", 1)] if ONEDNN else [("torch", 1)]
+    assert ways.ways(plain, (15, 8, 4, 4)) == direct
+    assert ways.ways(plain, (16, 8, 4, 4)) == [("torch", 1)], "torch calls oneDNN itself"
+    assert ways.ways(grouped, (1, 8, 4, 4)) == [("torch", 1), ("merged", 2), ("merged", 4)]
+    for other in (nn.Conv2d(8, 8, 3, padding="same"), plain.double(), nn.Conv2d(8, 8, 3, padding_mode="circular")):
+        assert ways.ways(other, (1, 8, 4, 4)) == [("torch", 1)]
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert ways.ways(nn.Conv2d(8, 8, 1), (1, 8, 4, 4)) == [("torch", 1)]
 
 
 @pytest.mark.parametrize("order", ways.ORDERS)
@@ -132,7 +157,7 @@ def test_a_network_runs_as_it_did_and_is_left_as_it_was(root):
 
 def test_the_state_of_what_is_found_is_that_of_the_network(monkeypatch, root):
     model, images = root
-    clocked(monkeypatch, {("channels last", 2): 0.5, "channels last, merged": 0.5})
+    clocked(monkeypatch, {("channels last", "merged", 2): 0.5, "channels last, changed": 0.5})
     with torch.inference_mode():  # of the caller; what is found can be loaded outside of it
         found = ways.fastest(model, images)
     assert isinstance(found.model.conv2a, ways.MergedConv2d)
@@ -151,43 +176,46 @@ def clocked(monkeypatch, costs):
     )
 
 
+MERGES = [("torch", 1), ("merged", 2), ("merged", 4)]  # of conv2a
+
+
 def test_the_way_that_measured_best_is_taken(monkeypatch, root):
     model, images = root
-    costs = {("channels last", 1): 0.8, ("channels last", 2): 0.5, ("channels last", 4): 0.7}
-    clocked(monkeypatch, costs | {"channels first": 3.0, "channels last": 2.0, "channels last, merged": 1.0})
+    kind = "channels last"
+    costs = {(kind, "torch", 1): 0.8, (kind, "merged", 2): 0.5, (kind, "merged", 4): 0.7, (kind, "oneDNN", 1): 0.4}
+    clocked(monkeypatch, costs | {"channels first": 3.0, "channels last": 2.0, "channels last, changed": 1.0})
     found = ways.fastest(model, images)
     assert found.order == "channels last"
-    assert found.choices[["layer", "groups", "together"]].to_numpy().tolist() == [["conv2a", 16, 2], ["conv3a", 8, 2]]
-    assert found.choices[["ms", "plain ms"]].to_numpy().tolist() == [[500, 1000]] * 2
-    assert found.choices["tried"][0] == {("channels first", m): 1000 for m in (1, 2, 4)} | {
-        key: 1e3 * value for key, value in costs.items() if isinstance(key, tuple)
+    table = found.choices.set_index("layer")
+    columns = ["groups", "way", "together", "ms", "plain ms"]
+    for name, groups in {"conv2a": 16, "conv3a": 8}.items():
+        assert table.loc[name, columns].tolist() == [groups, "merged", 2, 500, 1000]
+    assert table["tried"]["conv2a"] == {("channels first", way, m): 1000 for way, m in MERGES} | {
+        (kind, way, m): 1e3 * costs[kind, way, m] for way, m in MERGES
     }
+    if ONEDNN:
+        assert table.loc["conv2b", columns].tolist() == [1, "oneDNN", 1, 400, 1000]
+        assert isinstance(found.model.conv2b, ways.OneDnnConv2d)
+        assert table.index.tolist() == [row.name for row in count(model, tuple(images.shape[1:])).layers]
     assert isinstance(found.model.conv2a, ways.MergedConv2d)
     assert isinstance(model.conv2a, nn.Conv2d)
     assert not isinstance(model.conv2a, ways.MergedConv2d)
 
 
 @pytest.mark.parametrize("best", ways.ORDERS)
-def test_merging_that_does_not_pay_in_the_network_is_left(monkeypatch, root, best):
-    clocked(monkeypatch, {("channels first", 2): 0.5, ("channels last", 2): 0.25, best: 0.1})
+def test_what_does_not_pay_in_the_network_is_left(monkeypatch, root, best):
+    clocked(monkeypatch, {("channels first", "merged", 2): 0.5, ("channels last", "merged", 2): 0.25, best: 0.1})
     kept = ways.fastest(*root)
-    assert (kept.order, kept.choices["together"].tolist(), kept.choices["ms"].tolist()) == (best, [1, 1], [1000, 1000])
-    assert not any(isinstance(layer, ways.MergedConv2d) for layer in kept.modules())
+    assert kept.order == best
+    assert set(kept.choices["way"]) == {"torch"}
+    assert set(kept.choices["ms"]) == {1000}
+    assert {type(layer) for layer in kept.model.modules()} == {type(layer) for layer in root[0].modules()}
 
 
 def test_a_gain_within_the_noise_changes_nothing():
-    assert (
-        ways._best(
-            {("channels first", 1): 1.0, ("channels first", 2): 0.96, ("channels last", 1): 0.1}, "channels first"
-        )
-        == 1
-    )
-    assert (
-        ways._best(
-            {("channels first", 1): 1.0, ("channels first", 2): 0.94, ("channels last", 1): 0.1}, "channels first"
-        )
-        == 2
-    )
+    times = {("channels first", "torch", 1): 1.0, ("channels last", "torch", 1): 0.1}
+    assert ways._best(times | {("channels first", "merged", 2): 0.96}, "channels first") == ("torch", 1)
+    assert ways._best(times | {("channels first", "merged", 2): 0.94}, "channels first") == ("merged", 2)
 
 
 def test_every_way_that_is_timed_gives_what_the_layer_gives(monkeypatch):
@@ -199,30 +227,34 @@ def test_every_way_that_is_timed_gives_what_the_layer_gives(monkeypatch):
 
     monkeypatch.setattr(ways, "interleaved", clock)
     times = ways._timed(layer, (2, 24, 6, 6), 1)
-    assert list(times) == [(order, m) for order in ways.ORDERS for m in (1, 2, 3, 4, 6, 8, 12, 24)]
-    assert {times["channels first", m] for m in (1, 24)} == {36e3}, "maps in the order of their name"
-    assert {times["channels last", m] for m in (1, 24)} == {1e3}
+    known = [("torch", 1), *(("merged", m) for m in (2, 3, 4, 6, 8, 12, 24))]
+    assert list(times) == [(order, *way) for order in ways.ORDERS for way in known]
+    assert {times["channels first", *way] for way in known} == {36e3}, "maps in the order of their name"
+    assert {times["channels last", *way] for way in known} == {1e3}
     for result in seen.values():
-        assert torch.allclose(result, seen["channels first", 1], atol=1e-5)
+        assert torch.allclose(result, seen["channels first", "torch", 1], atol=1e-5)
     assert layer.weight.is_contiguous()
 
 
 def test_a_layer_is_measured_once_a_shape(monkeypatch):
     measured, told = [], []
-    monkeypatch.setattr(
-        ways, "_timed", lambda layer, shape, rounds: measured.append(shape) or {(each, 1): 1.0 for each in ways.ORDERS}
-    )
+
+    def timed(layer, shape, rounds):
+        measured.append((layer.groups, shape))
+        return {(order, *ways.AS_IT_IS): 1.0 for order in ways.ORDERS}
+
+    monkeypatch.setattr(ways, "_timed", timed)
     layers = [nn.Conv2d(8, 8, 3, padding=1, groups=2) for _ in range(3)]
     model = nn.Sequential(nn.Conv2d(8, 8, 1), *layers, nn.Conv2d(8, 8, 3, groups=4)).eval()
-    found = ways.fastest(model, torch.randn(1, 8, 6, 6), progress=told.append)
-    assert measured == [(1, 8, 6, 6), (1, 8, 6, 6)]
+    found = ways.fastest(model, torch.randn(16, 8, 6, 6), progress=told.append)
+    assert measured == [(2, (16, 8, 6, 6)), (4, (16, 8, 6, 6))]
     assert told == found.choices["layer"].tolist() == ["1", "2", "3", "4"]
 
 
 def test_another_result_is_an_error(monkeypatch, root):
     monkeypatch.setattr(ways.MergedConv2d, "forward", lambda self, given: torch.ones(2, self.out_channels, 16, 16))
-    clocked(monkeypatch, {("channels first", 2): 0.1})
-    with pytest.raises(RunError, match="channels first, merged: the results differ by"):
+    clocked(monkeypatch, {("channels first", "merged", 2): 0.1})
+    with pytest.raises(RunError, match="channels first, changed: the results differ by"):
         ways.fastest(*root)
 
 

@@ -10,21 +10,17 @@ from typing import Any
 
 import torch
 
-LOOKS = 5  # calls to which oneDNN is listened
+LOOKS = 5  # calls in which oneDNN is listened to
 NATIVE = ("_slow_conv2d_forward", "_nnpack_spatial_convolution")  # by which torch convolves without it
 CALLS = ("mkldnn_convolution", *NATIVE, "cat")
 
 
-def looked_into(call: Callable[[], Any]) -> dict[str, Any]:
+def looked_into(call: Callable[[], Any], looks: int = LOOKS) -> dict[str, Any]:
     """What a call consists of: torch's calls and, where oneDNN may be used, its kernels and reorders."""
-    return {"calls": calls(call), **heard(call)}
-
-
-def heard(call: Callable[[], Any], looks: int = LOOKS) -> dict[str, Any]:
-    """Kernels and reorders of a call; nothing where oneDNN may not be used."""
+    found: dict[str, Any] = {"calls": calls(call)}
     if torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled:
-        return primitives([spoken(call) for _ in range(looks)])
-    return {}
+        found |= primitives([spoken(call) for _ in range(looks)])
+    return found
 
 
 def calls(call: Callable[[], Any]) -> dict[str, int]:

@@ -17,6 +17,7 @@ from torch import nn
 
 from papertwin.bench import _onednn, _shared
 from papertwin.nets import build, count, input_shape
+from papertwin.nets.execution import MERGED, ONEDNN, TORCH
 from papertwin.nets.timing import WAYS, layer_times, prepared
 from papertwin.training.clock import interleaved
 from papertwin.training.loop import single_thread
@@ -142,8 +143,10 @@ def prepare(plan: Plan, family: Family, name: str, images: torch.Tensor) -> tupl
         calls[way] = call
         if way == "fastest":
             best = call.func
-            merged = {row.layer: int(row.together) for row in best.choices.itertuples() if row.together > 1}
-            told[way] = {"order": best.order, "groups computed as one": merged}
+            chosen = [row for row in best.choices.itertuples() if row.way != TORCH]
+            told[way]["order"] = best.order
+            told[way]["groups computed as one"] = {row.layer: int(row.together) for row in chosen if row.way == MERGED}
+            told[way]["left to oneDNN"] = [row.layer for row in chosen if row.way == ONEDNN]
     _shared.check_same(f"{name}, batch {len(images)}", {way: call() for way, call in calls.items()})
     return calls, told
 
@@ -160,7 +163,7 @@ def network_subject(plan: Plan, family: Family, batch: int) -> dict[str, Any]:
     found: dict[str, dict[str, list[float]]] = {name: {} for name in family.names}
     for name, way in calls:
         found[name][way] = seconds[name, way].tolist()
-        told[name][way]["looked"] = _onednn.heard(calls[name, way], looks=1)
+        told[name][way]["looked"] = _onednn.looked_into(calls[name, way], looks=1)
     return {"macs": macs, "seconds": found, "told": told}
 
 

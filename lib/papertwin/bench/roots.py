@@ -4,8 +4,8 @@ Everything that is compared takes turns on one core, with one thread, in one pro
 median of its turns. `MACs ×` and `time ×` are those of the standard network in the same way, or of its layer, over
 those of the row: where `time ×` is below 1, fewer operations take longer. `CPU ×` and `GPU ×` were published.
 
-Ways: `eager` is plain torch, `channels_last` keeps maps in the order (B, H, W, C), `fastest` computes each layer in
-groups in the way that measured best, `compile` is `torch.compile`. After `layers:` and a network come the layers that
+Ways: `eager` is plain torch, `channels_last` keeps maps in the order (B, H, W, C), `fastest` computes each layer
+in the way that measured best, `compile` is `torch.compile`. After `layers:` and a network come the layers that
 differ from the standard one's, `×3` for the mean of 3 that are alike, then all others together, and what lies between.
 Freed memory is kept by the process. Otherwise its pages are cleared again and again, which all networks pay alike: for
 16 images and ResNet-50 that took about as long as all else, and hid part of what groups save.
@@ -97,12 +97,18 @@ def _why(found: Subject, name: str, way: str) -> str:
     standard = found["standard"]
     if told and name != standard and way in found["seconds"][standard]:
         whole, before = found["told"][standard][way]["looked"], 1e3 * median(found["seconds"][standard][way])
-        kernels = whole["kernel ms"] / looked["kernel ms"]
-        told.append(f"the kernels alone are {kernels:.2f} times as fast as in the standard network")
-        rest = before - whole["kernel ms"], spent - looked["kernel ms"]
-        if min(rest) > 0:  # kernels were listened to in a call of its own, which may have taken longer
-            told[-1] += f", the rest {rest[0] / rest[1]:.2f}"
+        if _native(whole) == _native(looked):
+            kernels = whole["kernel ms"] / looked["kernel ms"]
+            told.append(f"these kernels are {kernels:.2f} times as fast as in the standard network")
+            rest = before - whole["kernel ms"], spent - looked["kernel ms"]
+            if min(rest) > 0:  # kernels were listened to in a call of its own, which may have taken longer
+                told[-1] += f", all else {rest[0] / rest[1]:.2f}"
     return "; ".join(told)
+
+
+def _native(looked: dict[str, Any]) -> int:
+    """How many convolutions torch computes without oneDNN."""
+    return sum(number for call, number in looked.get("calls", {}).items() if call in _onednn.NATIVE)
 
 
 def _ratio(found: Subject, name: str, way: str) -> float | None:

@@ -1,11 +1,13 @@
-"""Faster ways to compute convolutions in groups on a CPU; the results are the same up to rounding.
+"""Faster ways to compute convolutions on a CPU, in groups above all; the results are the same up to rounding.
 
-What torch calls for a convolution in groups (oneDNN) works on 8 or 16 channels at a time and pads narrower groups. Two
-things help, which of them depends on the layer and the machine:
+What torch calls for a convolution in groups (oneDNN) works on 8 or 16 channels at a time and pads narrower groups. For
+few images on one thread torch calls it for 1×1 filters not at all, those that join the groups, but multiplies matrices.
+Three things help, which of them depends on the layer and the machine:
 
 - maps in the order (B, H, W, C), `channels_last`, for which other kernels are chosen;
 - several neighbouring groups computed as one, whose weights are block-diagonal: more operations, but on blocks as wide
-  as the kernels want.
+  as the kernels want;
+- oneDNN for layers without groups that torch would compute without it.
 
 `fastest` measures and chooses, layer by layer. Unfolding and a batched matrix product were tried as well: slower
 everywhere, as were merged groups of more than `WIDEST` channels, up to the dense layer. Groups of one channel have a
@@ -27,14 +29,39 @@ from papertwin.nets.sizes import whole
 from papertwin.training.clock import interleaved
 
 WIDEST = 64  # channels or filters of a merged group, at most
-GAIN = 0.95  # of the time of groups one by one, at most, or a layer stays as it is: less would be noise
+MANY = 16  # images, from which on torch leaves every convolution to oneDNN
+GAIN = 0.95  # of the time in torch's own way, at most, or a layer stays as it is: less would be noise
 SAME = 1e-3  # largest difference of two ways, as a share of the largest output
 ORDERS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
+TORCH, MERGED, ONEDNN = "torch", "merged", "oneDNN"
 
-Times = dict[tuple[str, int], float]  # (order, groups computed as one) → ms
+Way = tuple[str, int]  # one of the three, and how many groups are computed as one
+Times = dict[tuple[str, str, int], float]  # order and way → ms
+AS_IT_IS = (TORCH, 1)
 
 
-class MergedConv2d(nn.Conv2d):
+class _LikeConv2d(nn.Conv2d):
+    """A convolution that shares the parameters of another one, with zero padding; its state and counts are the same."""
+
+    def __init__(self, layer: nn.Conv2d):
+        if layer.padding_mode != "zeros":
+            raise InputError(f"The layer must pad with zeros, got padding_mode {layer.padding_mode!r}.")
+        options = {key: getattr(layer, key) for key in ("stride", "padding", "dilation", "groups")}
+        shape = layer.in_channels, layer.out_channels, layer.kernel_size
+        super().__init__(*shape, bias=layer.bias is not None, device="meta", **options)
+        self.weight, self.bias = layer.weight, layer.bias
+
+
+class OneDnnConv2d(_LikeConv2d):
+    """A convolution by oneDNN, for inference, float32 on a CPU; torch chooses for itself whether to call it."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, c, H, W) → (B, d, H', W')."""
+        sizes = self.padding, self.stride, self.dilation
+        return torch.mkldnn_convolution(images, self.weight, self.bias, *sizes, self.groups)
+
+
+class MergedConv2d(_LikeConv2d):
     """A convolution in groups that computes several neighbouring groups as one, with block-diagonal weights.
 
     For inference: parameters, state and counts are those of the convolution in groups; the merged weights are made from
@@ -56,12 +83,8 @@ class MergedConv2d(nn.Conv2d):
         """
         if layer.groups % whole("together", together):
             raise InputError(f"together must divide {layer.groups} groups, got {together}.")
-        if layer.padding_mode != "zeros":
-            raise InputError(f"The layer must pad with zeros, got padding_mode {layer.padding_mode!r}.")
-        options = {key: getattr(layer, key) for key in ("stride", "padding", "dilation", "groups")}
-        shape = layer.in_channels, layer.out_channels, layer.kernel_size
-        super().__init__(*shape, bias=layer.bias is not None, device="meta", **options)
-        self.weight, self.bias, self.together = layer.weight, layer.bias, together
+        super().__init__(layer)
+        self.together = together
         self.register_buffer("merged", None, persistent=False)
         self.refresh()
         self.register_load_state_dict_post_hook(_refresh)
@@ -92,10 +115,11 @@ class Fastest(nn.Module):
     """A network that runs in the way that measured best, for inference: its parameters ask for no gradients.
 
     Attributes:
-        model: the network, some of its layers merged; its state is that of the network as it was.
+        model: the network, some of its layers replaced; its state is that of the network as it was.
         order: of its maps, a name in `ORDERS`.
-        choices: a row a grouped layer: `layer`, `groups`, `together` (how many are computed as one), `ms` of that,
-            `plain ms` of torch's own way, and `tried`: (order, together) → ms of everything that was measured.
+        choices: a row a convolution that was measured: `layer`, `groups`, `way` (torch, merged or oneDNN), `together`
+            (how many groups are computed as one), `ms` of that, `plain ms` of torch's own way, and `tried`: (order,
+            way, together) → ms of everything that was measured.
     """
 
     def __init__(self, model: nn.Module, order: str, choices: pd.DataFrame):
@@ -112,7 +136,7 @@ class Fastest(nn.Module):
 def fastest(
     model: nn.Module, images: torch.Tensor, *, rounds: int = 7, progress: Callable[[str], None] | None = None
 ) -> Fastest:
-    """Find the fastest way to run a network with filter groups on this machine, with one thread, for inference.
+    """Find the fastest way to run a network on this machine, with one thread, for inference.
 
     Args:
         model: network in eval mode; it is left as it is.
@@ -142,13 +166,15 @@ def fastest(
 def _tried(
     model: nn.Module, images: torch.Tensor, rounds: int, progress: Callable[[str], None] | None
 ) -> dict[str, Times]:
-    """Time every convolution in groups in every way; layers that are alike are measured once."""
+    """Time every convolution for which there is another way, in every way; those that are alike are measured once."""
     known: dict[Any, Times] = {}
     found = {}
     for name, shape in _inputs(model, images).items():
+        layer = model.get_submodule(name)
+        if ways(layer, shape) == [AS_IT_IS]:
+            continue
         if progress is not None:
             progress(name)
-        layer = model.get_submodule(name)
         key = shape, layer.extra_repr()
         if key not in known:
             known[key] = _timed(layer, shape, rounds)
@@ -157,12 +183,12 @@ def _tried(
 
 
 def _inputs(model: nn.Module, images: torch.Tensor) -> dict[str, tuple[int, ...]]:
-    """Shape of what each convolution in groups is given, by its name."""
+    """Shape of what each convolution is given, by its name."""
     seen: dict[str, tuple[int, ...]] = {}
     hooks = [
         layer.register_forward_pre_hook(lambda _, given, name=name: seen.update({name: tuple(given[0].shape)}))
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d) and layer.groups > 1
+        if isinstance(layer, nn.Conv2d)
     ]
     try:
         with torch.inference_mode():
@@ -180,41 +206,56 @@ def _timed(layer: nn.Conv2d, shape: tuple[int, ...], rounds: int) -> Times:
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=layer.weight.dtype)
     for order, memory in ORDERS.items():
         given = images.contiguous(memory_format=memory)
-        for together in merges(layer):
+        for kind, together in ways(layer, shape):
             own = copy.deepcopy(layer)  # whose memory order may change
-            way = own if together == 1 else MergedConv2d(own, together)
-            calls[order, together] = partial(way.to(memory_format=memory), given)
+            calls[order, kind, together] = partial(_replaced(own, (kind, together)).to(memory_format=memory), given)
     return (1e3 * interleaved(calls, rounds=rounds).median()).to_dict()
 
 
-def _best(times: Times, order: str) -> int:
-    """How many groups to compute as one, with maps in this order."""
-    known = {together: ms for (each, together), ms in times.items() if each == order}
+def _best(times: Times, order: str) -> Way:
+    """How to compute a layer, with maps in this order."""
+    known = {(kind, together): ms for (each, kind, together), ms in times.items() if each == order}
     best = min(known, key=known.get)
-    return best if known[best] < GAIN * known[1] else 1
+    return best if known[best] < GAIN * known[AS_IT_IS] else AS_IT_IS
 
 
 @torch.inference_mode(False)
 def _candidates(model: nn.Module, tried: dict[str, Times]) -> dict[str, Fastest]:
-    """The network with maps in each order, as it is and with the groups merged that are faster so."""
+    """The network with maps in each order, as it is and with the layers replaced that are faster so."""
     found = {}
     for order in ORDERS:
-        plain = dict.fromkeys(tried, 1)
+        plain = dict.fromkeys(tried, AS_IT_IS)
         best = {name: _best(times, order) for name, times in tried.items()}
         found[order] = Fastest(copy.deepcopy(model), order, _choices(model, tried, plain, order))
         if best != plain:
-            found[f"{order}, merged"] = Fastest(_merged(model, best), order, _choices(model, tried, best, order))
+            changed = _changed(model, best)
+            found[f"{order}, changed"] = Fastest(changed, order, _choices(model, tried, best, order))
     return found
 
 
-def _choices(model: nn.Module, tried: dict[str, Times], together: dict[str, int], order: str) -> pd.DataFrame:
-    """A row a grouped layer, as in `Fastest`."""
-    table = pd.DataFrame({"layer": list(together)})
-    table["groups"] = [model.get_submodule(name).groups for name in together]
-    table["together"] = list(together.values())
-    table["ms"] = [tried[name][order, number] for name, number in together.items()]
-    table["plain ms"] = [tried[name]["channels first", 1] for name in together]
-    return table.assign(tried=[tried[name] for name in together])
+def _choices(model: nn.Module, tried: dict[str, Times], chosen: dict[str, Way], order: str) -> pd.DataFrame:
+    """A row a layer, as in `Fastest`."""
+    table = pd.DataFrame({"layer": list(chosen)})
+    table["groups"] = [model.get_submodule(name).groups for name in chosen]
+    table["way"], table["together"] = ([way[place] for way in chosen.values()] for place in (0, 1))
+    table["ms"] = [tried[name][order, *way] for name, way in chosen.items()]
+    table["plain ms"] = [tried[name]["channels first", *AS_IT_IS] for name in chosen]
+    return table.assign(tried=[tried[name] for name in chosen])
+
+
+def ways(layer: nn.Conv2d, shape: tuple[int, ...]) -> list[Way]:
+    """How a convolution may be computed, torch's own way first; other ways only where they may be faster.
+
+    Args:
+        layer: convolution.
+        shape: (B, c, H, W) of what it is given.
+    """
+    found = [(MERGED, together) for together in merges(layer)[1:]]
+    plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str) and layer.weight.dtype == torch.float32
+    here = torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution")
+    if layer.groups == 1 and shape[0] < MANY and plain and here:
+        found.append((ONEDNN, 1))
+    return [AS_IT_IS, *found]
 
 
 def merges(layer: nn.Conv2d) -> list[int]:
@@ -229,12 +270,20 @@ def merges(layer: nn.Conv2d) -> list[int]:
     return [1, *(m for m in range(2, layer.groups + 1) if layer.groups % m == 0 and m * widest <= WIDEST)]
 
 
-def _merged(model: nn.Module, together: dict[str, int]) -> nn.Module:
-    """Copy a network and merge the groups of some of its layers."""
+def _replaced(layer: nn.Conv2d, way: Way) -> nn.Conv2d:
+    """A layer that does the same in another way, with the same parameters."""
+    kind, together = way
+    if kind == TORCH:
+        return layer
+    return OneDnnConv2d(layer) if kind == ONEDNN else MergedConv2d(layer, together)
+
+
+def _changed(model: nn.Module, chosen: dict[str, Way]) -> nn.Module:
+    """Copy a network and replace some of its layers."""
     changed = copy.deepcopy(model)
-    for name, number in together.items():
-        if number > 1:
-            changed.set_submodule(name, MergedConv2d(changed.get_submodule(name), number))
+    for name, way in chosen.items():
+        if way != AS_IT_IS:
+            changed.set_submodule(name, _replaced(changed.get_submodule(name), way))
     return changed
 
 

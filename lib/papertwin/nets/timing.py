@@ -4,7 +4,7 @@ Ways to run a network, which give the same result up to rounding:
 
 - eager: as torch runs it by default, maps in the order (B, C, H, W);
 - channels_last: maps and weights in the order (B, H, W, C);
-- fastest: each layer in groups in the way that `papertwin.nets.execution.fastest` measures to be the best;
+- fastest: each layer in the way that `papertwin.nets.execution.fastest` measures to be the best;
 - compile: by `torch.compile`, which needs a C++ compiler.
 """
 
