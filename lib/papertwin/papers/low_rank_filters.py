@@ -53,6 +53,12 @@ SWEEP_IMAGES, SWEEP_SIDE = 16, 28  # images on which variances are measured, and
 DEPTH = 10  # layers of the networks without normalisation
 WIDE, NARROW = 48, 24  # filters of theirs where variances are measured, and where they are trained
 TIMED_BATCH = 16  # images at once where the small networks are timed
+# columns of a table of trials, their scale and unit, and where the same is published; for figures 4b and 11b
+COSTS = (
+    ("MACs", 1e6, "million multiply-accumulates", "true_macs"),
+    ("parameters", 1e3, "thousand parameters", "true_params"),
+    ("microseconds", 1, "microseconds an image", None),
+)
 PLAIN_IN_C = 1_760_715_304  # published operations of the plain GoogLeNet on the maps of the low-rank one
 CLASSIFIER = 1_025_000  # parameters of a 1024-1000 classifier, biases in
 
