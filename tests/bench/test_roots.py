@@ -86,6 +86,20 @@ def test_a_way_with_another_result_is_an_error(monkeypatch):
         inner.prepare(TINY, NIN, "NiN Orig.", inner.drawn(NIN, 1))
 
 
+def test_what_was_chosen_is_told(monkeypatch):
+    rows = [("conv1b", "oneDNN", 1), ("conv2a", "merged", 4), ("conv2b", "torch", 1)]
+    choices = pd.DataFrame(rows, columns=["layer", "way", "together"])
+
+    def known(model, images, way, **_):
+        return partial(Fastest(model, "channels first", choices), images), ""
+
+    monkeypatch.setattr(inner, "prepared", known)
+    with torch.inference_mode():
+        _, told = inner.prepare(TINY, NIN, "NiN root-8", inner.drawn(NIN, 1))
+    chosen = {"order": "channels first", "groups computed as one": {"conv2a": 4}, "left to oneDNN": ["conv1b"]}
+    assert told == {"eager": {}, "channels_last": {}, "fastest": chosen}
+
+
 def test_not_every_way_is_tried_everywhere():
     family = replace(NIN, compiled=NAMES[1:])
     some, every = ["eager", "channels_last"], ["eager", "channels_last", "fastest", "compile"]
