@@ -74,7 +74,7 @@ def test_time_is_the_median_of_the_ratios_round_by_round_at_the_smallest_batch()
     found = claims.faster(times, "a", "b")
     assert found.value == 1.0
     assert found.interval[0] <= 0.5 <= 1.5 <= found.interval[1] + 1
-    assert found.note.startswith("3.0 and 2.0 ms, batch 1; 0.25 where")
+    assert found.note.startswith("3.0 and 2.0 ms, batch 1; 0.25 in the way fastest")
 
 
 def test_blocks():

@@ -17,7 +17,7 @@ from matplotlib.image import AxesImage
 from papertwin.errors import InputError
 from papertwin.nets.block_diagonal import group_of
 
-MAP = "Greys"
+MAP = plt.get_cmap("Greys", 8)  # as many shades as an eye tells apart; pictures stay small
 BORDER = {"colors": "#D55E00", "linewidths": 0.5, "alpha": 0.8}
 SCALES = ("shared", "own")
 
@@ -43,7 +43,9 @@ def covariance_panel(
     sizes = np.abs(np.asarray(matrix, dtype=float))
     if largest is not None and not largest > 0:
         raise InputError(f"largest must be a number above 0, got {largest!r}.")
-    image = ax.imshow(sizes, cmap=MAP, vmin=0, vmax=largest or sizes.max() or 1.0, aspect=_aspect(sizes))
+    image = ax.imshow(
+        sizes, cmap=MAP, vmin=0, vmax=largest or sizes.max() or 1.0, aspect=_aspect(sizes)
+    )
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=9)
     ax.grid(False)
