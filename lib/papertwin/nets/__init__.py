@@ -29,6 +29,7 @@ _HOMES = {
     "count": ".counting",
     "deep_net": ".deep",
     "fastest": ".execution",
+    "forward_times": ".timing",
     "googlenet": ".inception",
     "imagenet_nin": ".nin_family",
     "init_": ".initialising",

@@ -40,7 +40,7 @@ def measured_times(params: Params) -> pd.DataFrame:
 
     Returns:
         A row for each round, and columns (network, batch, way): milliseconds an image. Ways: eager is plain torch,
-        channels_last keeps maps in the order (B, H, W, C), fastest computes each grouped layer in the way that
+        channels_last keeps maps in the order (B, H, W, C), fastest computes each layer in the way that
         measured best here.
     """
     found = []
