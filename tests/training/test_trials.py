@@ -218,3 +218,11 @@ def test_the_network_sees_training_images_only_and_the_last_loss_is_kept(monkeyp
     assert seen["images"] is sets.train[0]
     assert seen["labels"] is sets.train[1]
     assert seen["settings"] == {"seed": 5, **SETTINGS}
+
+
+def test_the_shape_is_known_without_the_data_and_is_that_of_the_data(monkeypatch):
+    for name in ("mnist", "fashion_mnist"):
+        sizes = SetSizes(name, 14, 50, 50, 50)
+        assert sizes.shape == draw_sets(sizes, 0).shape
+    monkeypatch.setattr(trials, "whole_set", None)
+    assert SetSizes("cifar10", 16, 1, 1, 1).shape == (3, 16, 16)

@@ -20,6 +20,7 @@ from papertwin.errors import InputError
 from papertwin.training.loop import fit, scores
 
 SPOKEN = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10"}  # names of the image sets
+CHANNELS = {"fashion_mnist": 1, "mnist": 1, "cifar10": 3}  # of their images
 Part = tuple[np.ndarray, np.ndarray]  # images (n, c, h, w) float32, labels (n,) int64
 
 
@@ -63,8 +64,8 @@ class SetSizes:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image, (c, h, w), without drawing any."""
-        return whole_set(self.dataset, "test").images.shape[1], self.side, self.side
+        """Of an image, (c, h, w); the data need not be there."""
+        return CHANNELS[self.dataset], self.side, self.side
 
 
 @dataclass(frozen=True)
