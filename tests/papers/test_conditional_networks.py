@@ -16,7 +16,7 @@ from papertwin.nets.conditional import EnsembleCurve, oversampled_views
 from papertwin.papers import conditional_networks as paper
 from papertwin.training.loop import single_thread
 from papertwin.training.pool import Pool
-from papertwin.training.trials import Trial, draw_sets
+from papertwin.training.trials import SetSizes, Trial, draw_sets
 
 PARAMS = paper.Params(
     side=14,
@@ -63,7 +63,7 @@ def test_parameters_that_no_experiment_can_use(change, message):
 def test_parameters_become_sizes_seeds_and_settings():
     params = replace(PARAMS, seed=5, seeds=3, epochs=7)
     assert list(params.every_seed) == [6, 7, 8]
-    assert params.sizes == paper.SetSizes("fashion_mnist", 14, 100, 60, 80)
+    assert params.sizes == SetSizes("fashion_mnist", 14, 100, 60, 80)
     assert (params.settings["epochs"], params.settings["device"]) == (7, "cpu")
     assert paper.open_pool(replace(PARAMS, processes=3)).processes == 3
     assert paper.open_pool(replace(PARAMS, processes=0)).processes >= 1

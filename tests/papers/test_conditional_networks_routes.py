@@ -214,7 +214,7 @@ def test_the_models_between_tree_and_network():
 
 def test_times_are_microseconds_an_image_and_the_first_turn_is_left_out(monkeypatch):
     asked = []
-    ticks = iter(np.cumsum([5.0] * 3 + [1.0, 0.064, 1.0, 0.128] * 3 + [1.0]).tolist())
+    ticks = iter(np.cumsum([5.0] * 5 + [1.0, 0.064, 1.0, 0.128] * 3 + [1.0]).tolist())
     monkeypatch.setattr(clock.time, "perf_counter", lambda: next(ticks))
     models = [
         routes.Model(name, "kind", 1, 0.0, 0.0, lambda images, name=name: asked.append((name, len(images))))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from papertwin.errors import ParameterError
-from papertwin.nets import count, nin_groups
+from papertwin.nets import comparing, count, nin_groups
 from papertwin.papers import deep_roots as paper
 from papertwin.training.loop import single_thread
 from papertwin.training.pool import Pool
@@ -131,7 +131,7 @@ def test_the_table_of_trials_names_kind_and_groups(trials):
     assert table["groups"].tolist() == [1, 4, 8] * 2
     assert (table.groupby("network")["MACs"].nunique() == 1).all()
     assert table["MACs"].iloc[2] < table["MACs"].iloc[1] < table["MACs"].iloc[0]
-    times = paper.small_times(trials, PARAMS)
+    times = comparing.trial_times(trials, PARAMS, PARAMS.rounds)
     assert set(times.index) == {"standard", "root-4", "root-8"}
     assert (times > 0).all()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from papertwin.errors import ParameterError
-from papertwin.nets import Composite, build, count
+from papertwin.nets import Composite, build, comparing, count
 from papertwin.papers import low_rank_filters as paper
 from papertwin.training.loop import single_thread
 from papertwin.training.pool import Pool
@@ -126,7 +126,7 @@ def test_trials_have_families_costs_and_times(monkeypatch):
     assert table[["family", "network", "seed"]].to_numpy().tolist() == [
         *(["VGG", "gmp-lr", 1], ["NiN", "nin-c3", 1], ["VGG", "gmp-lr", 2], ["NiN", "nin-c3", 2])
     ]
-    assert (paper.small_times(trials, PARAMS) > 0).all()
+    assert (comparing.trial_times(trials, PARAMS, PARAMS.rounds) > 0).all()
     plan = paper.plan(PARAMS)
     assert (plan["trainings"], plan["optimiser steps"]) == (4, 8)
 

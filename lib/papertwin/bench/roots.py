@@ -26,20 +26,11 @@ from papertwin.bench._roots import Family, Plan
 from papertwin.bench._shared import KEPT, quartiles_ms, results
 from papertwin.errors import RunError
 from papertwin.nets import published
+from papertwin.nets.literature import GMP_LR_MS
 
 PLAN = Plan()
 SHOWN = ("ResNet-50 Orig.", "ResNet-50 root-64", 1)  # networks and batch of the headline
-# CPU milliseconds of the layers of gmp-lr, 3×1 filters and 1×3 filters: figure 6 of arXiv 1511.06744; batch not given
-PUBLISHED_LAYERS = {
-    "conv1": (246.8, 226.6),
-    "conv2": (405.6, 391.4),
-    "conv3-1": (372.1, 370.4),
-    "conv3-2": (703.9, 695.4),
-    "conv4-1": (323.3, 318.5),
-    "conv4-2": (623.6, 614.9),
-    "conv5-1": (156.0, 154.0),
-    "conv5-2": (159.6, 161.3),
-}
+PUBLISHED_LAYERS = {layer: cpu for layer, (cpu, _) in GMP_LR_MS.items()}  # CPU ms of the 3×1 and the 1×3 filters
 
 Subject = dict[str, Any]
 Row = dict[str, Any]

@@ -43,9 +43,7 @@ def covariance_panel(
     sizes = np.abs(np.asarray(matrix, dtype=float))
     if largest is not None and not largest > 0:
         raise InputError(f"largest must be a number above 0, got {largest!r}.")
-    image = ax.imshow(
-        sizes, cmap=MAP, vmin=0, vmax=largest or sizes.max() or 1.0, aspect=_aspect(sizes)
-    )
+    image = ax.imshow(sizes, cmap=MAP, vmin=0, vmax=largest or sizes.max() or 1.0, aspect=_aspect(sizes))
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=9)
     ax.grid(False)

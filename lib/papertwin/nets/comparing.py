@@ -15,8 +15,45 @@ from torch import nn
 
 from papertwin.nets.conditional.search import pareto_front
 from papertwin.nets.counting import count
+from papertwin.training.clock import interleaved
 from papertwin.training.pool import Pool
-from papertwin.training.trials import SetSizes, Trial, train_trial
+from papertwin.training.trials import SetSizes, Trial, draw_sets, train_trial
+
+# of every training, with momentum and a cosine schedule; the memory order is faster for groups, only rounding differs
+SETTINGS = {"rate": 0.05, "batch": 64, "weight_decay": 5e-4, "memory_format": torch.channels_last}
+TIMED_BATCH = 16  # images at once where small networks are timed
+
+
+class Repeated:
+    """What follows from the parameters of a paper that trains small networks from several seeds.
+
+    Base of its frozen dataclass, which has `dataset`, `side`, `train_images`, `check_images`, `test_images`, `epochs`,
+    `seeds`, `processes`, `device` and `seed`.
+    """
+
+    @property
+    def sizes(self) -> SetSizes:
+        """Of the image sets that the small networks are trained on."""
+        return SetSizes(self.dataset, self.side, self.train_images, self.check_images, self.test_images)
+
+    @property
+    def first_seed(self) -> int:
+        """Of the repetitions: the one after `seed`, since 0 was used for pilots."""
+        return self.seed + 1
+
+    @property
+    def every_seed(self) -> range:
+        """Seeds of the repetitions."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of every training."""
+        return {**SETTINGS, "epochs": self.epochs, "device": self.device}
+
+    def open_pool(self) -> Pool:
+        """Processes for the trainings: as many as asked for, 0 for one a core; one where an accelerator trains."""
+        return Pool.on(self.device, self.processes)
 
 
 def train_all(
@@ -72,6 +109,26 @@ def trial_table(trials: Iterable[Trial], shape: tuple[int, ...]) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
+@torch.inference_mode()
+def answer(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What a network says, without gradients; for the clock."""
+    return model(images)
+
+
+def trial_times(trials: Iterable[Trial], params: Repeated, rounds: int) -> pd.Series:
+    """Microseconds an image of the networks of the first seed: median over rounds in which all take turns.
+
+    Args:
+        trials: trained networks.
+        params: whose test images are asked about, 16 at once.
+        rounds: of the clock.
+    """
+    models = {each.name: each.model for each in trials if each.seed == params.first_seed}
+    images = torch.from_numpy(draw_sets(params.sizes, params.first_seed).test[0][:TIMED_BATCH])
+    calls = {name: partial(answer, model, images) for name, model in models.items()}
+    return 1e6 * interleaved(calls, rounds=rounds).median() / len(images)
+
+
 def paired(table: pd.DataFrame, first: str, second: str, column: str = "test error") -> np.ndarray:
     """A column of one network minus that of another, seed by seed: (seeds,)."""
     values = table.pivot(index="seed", columns="network", values=column)
@@ -104,16 +161,16 @@ def above_front(rows: pd.DataFrame, reference: pd.DataFrame, cost: str = "MACs")
     return (float((rows["test error"] - line).mean()) if len(rows) else np.nan), len(rows)
 
 
-def planned(builders: Mapping[str, partial], sizes: SetSizes, *, epochs: int, seeds: int, batch: int) -> dict[str, Any]:
+def planned(builders: Mapping[str, partial], params: Repeated) -> dict[str, Any]:
     """Say what training every network from every seed would cost, before any is trained.
 
     An optimiser step is one batch; a forward and a backward pass are taken for three forward passes.
 
     Args:
         builders: name → `build(classes, in_channels=…, seed=…)`.
-        sizes: of the image sets.
-        epochs, seeds, batch: of the trainings.
+        params: of the trainings.
     """
+    sizes, seeds, epochs, batch = params.sizes, params.seeds, params.epochs, SETTINGS["batch"]
     with torch.device("meta"):
         models = [build(10, in_channels=sizes.shape[0], seed=0) for build in builders.values()]
     macs, parameters = zip(*(costs(model, sizes.shape) for model in models))

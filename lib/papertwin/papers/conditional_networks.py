@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,11 +37,9 @@ from papertwin.nets.literature import published
 from papertwin.parameters import check_least
 from papertwin.training.loop import fit, scores
 from papertwin.training.pool import Pool
-from papertwin.training.trials import SetSizes, Trial, draw_sets, substitute, train_trial
+from papertwin.training.trials import Trial, draw_sets, substitute, train_trial
 
 CARD = "conditional-networks"
-# of every training, with momentum and a cosine schedule; the memory order is faster for groups, only rounding differs
-SETTINGS = {"rate": 0.05, "batch": 64, "weight_decay": 5e-4, "memory_format": torch.channels_last}
 VGG_GROUPS = (1, 1, 2, 4, 8)  # filter groups of the stages of the conditional VGG
 VGG_POOLS = (1, 3)  # stages of the small VGG after which a pool stands, besides the last
 GROUP_LIMITS = (16, 8, 8, 8, 16, 16, 16, 16)  # most groups of conv2 … conv9 in the search below full width
@@ -55,7 +52,7 @@ WAY = 0.36  # share of the way in cost at which C5b is judged
 
 
 @dataclass(frozen=True)
-class Params:
+class Params(comparing.Repeated):
     """Parameters of the notebook; names, types and defaults as in its parameters cell."""
 
     dataset: str = "fashion_mnist"
@@ -89,30 +86,10 @@ class Params:
             if getattr(self, name) not in known:
                 raise ParameterError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}.")
 
-    @property
-    def sizes(self) -> SetSizes:
-        """Of the image sets that the small networks are trained on."""
-        return SetSizes(self.dataset, self.side, self.train_images, self.check_images, self.test_images)
-
-    @property
-    def first_seed(self) -> int:
-        """Of the repetitions: the one after `seed`, since 0 was used for pilots."""
-        return self.seed + 1
-
-    @property
-    def every_seed(self) -> range:
-        """Seeds of the repetitions."""
-        return range(self.first_seed, self.first_seed + self.seeds)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Of every training."""
-        return {**SETTINGS, "epochs": self.epochs, "device": self.device}
-
 
 def open_pool(params: Params) -> Pool:
     """Processes for the trainings: as many as asked for, 0 for one a core; one where an accelerator trains."""
-    return Pool.on(params.device, params.processes)
+    return params.open_pool()
 
 
 def stamp(params: Params, instead: str = "") -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
 from papertwin.errors import ParameterError
@@ -20,25 +19,21 @@ from papertwin.nets import build, cifar_nin, comparing, count, input_shape, nin_
 from papertwin.nets.block_diagonal import block_diagonal
 from papertwin.nets.covariance import LayerCovariance, consecutive_pairs, layer_covariances
 from papertwin.parameters import check_least
-from papertwin.training.clock import interleaved
 from papertwin.training.pool import Pool
-from papertwin.training.trials import SetSizes, Trial, draw_sets, substitute
+from papertwin.training.trials import Trial, draw_sets, substitute
 
 CARD = "deep-roots"
 FAMILIES = ("NiN", "ResNet-50", "ResNet-200", "GoogLeNet", "AlexNet")
-# of every training, with momentum and a cosine schedule; the memory order is faster for groups, only rounding differs
-SETTINGS = {"rate": 0.05, "batch": 64, "weight_decay": 5e-4, "memory_format": torch.channels_last}
 ROOTS, OTHERS = (2, 4, 8, 16, 32), (2, 4, 8, 16)
 STANDARD = "standard"
 PAIR = ("conv2c_relu", "conv3a")  # of figures 6 and 7: what conv3a sees (but for the pool), and what it gives
 SHOWN = (STANDARD, "root-4", "root-8", "root-32")  # in figure 8
 JUDGED = ("root-4", "root-8")  # of claim C7
 DEVIATION = 0.13  # points, of 5 seeds of the standard network on CIFAR-10, published
-TIMED_BATCH = 16  # images at once where the small networks are timed
 
 
 @dataclass(frozen=True)
-class Params:
+class Params(comparing.Repeated):
     """Parameters of the notebook; names, types and defaults as in its parameters cell."""
 
     dataset: str = "fashion_mnist"
@@ -72,29 +67,9 @@ class Params:
             )
 
     @property
-    def sizes(self) -> SetSizes:
-        """Of the image sets that the small networks are trained on."""
-        return SetSizes(self.dataset, self.side, self.train_images, self.check_images, self.test_images)
-
-    @property
-    def every_seed(self) -> range:
-        """Seeds of the repetitions: those after `seed`, since 0 was used for pilots."""
-        return range(self.seed + 1, self.seed + 1 + self.seeds)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Of every training."""
-        return {**SETTINGS, "epochs": self.epochs, "device": self.device}
-
-    @property
     def at_full_size(self) -> bool:
         """Whether the networks and images are those of the paper."""
         return (self.dataset, self.side, self.width) == ("cifar10", 32, 1.0)
-
-
-def open_pool(params: Params) -> Pool:
-    """Processes for the trainings."""
-    return Pool.on(params.device, params.processes)
 
 
 def stamp(params: Params, model: str = "", instead: str = "CIFAR-10") -> str:
@@ -104,8 +79,7 @@ def stamp(params: Params, model: str = "", instead: str = "CIFAR-10") -> str:
 
 def plan(params: Params) -> dict[str, Any]:
     """What a profile's trainings cost."""
-    sizes = {"epochs": params.epochs, "seeds": params.seeds, "batch": SETTINGS["batch"]}
-    return comparing.planned(networks(params), params.sizes, **sizes)
+    return comparing.planned(networks(params), params)
 
 
 # ---- full-size networks ----------------------------------------------------------------------------------------------
@@ -224,21 +198,6 @@ def trial_table(trials: list[Trial], params: Params) -> pd.DataFrame:
     table.insert(1, "kind", parts[0])
     table.insert(2, "groups", groups)
     return table
-
-
-@torch.inference_mode()
-def answer(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """What a network says, without gradients."""
-    return model(images)
-
-
-def small_times(trials: list[Trial], params: Params) -> pd.Series:
-    """Microseconds an image of the networks of the first seed: median over rounds in which all take turns."""
-    first = params.every_seed[0]
-    models = {each.name: each.model for each in trials if each.seed == first}
-    images = torch.from_numpy(draw_sets(params.sizes, first).test[0][:TIMED_BATCH])
-    calls = {name: partial(answer, model, images) for name, model in models.items()}
-    return 1e6 * interleaved(calls, rounds=params.rounds).median() / len(images)
 
 
 # ---- covariance ------------------------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from papertwin.nets import build, count, input_shape, published
+from papertwin.nets import build, comparing, count, input_shape, published
 from papertwin.nets.execution import fastest
 from papertwin.nets.timing import layer_times
-from papertwin.papers.deep_roots import CARD, STANDARD, Params, answer, results
+from papertwin.papers.deep_roots import CARD, STANDARD, Params, results
 from papertwin.training.clock import interleaved
 
 # what is timed at full size in other ways than plain torch
@@ -60,13 +60,13 @@ def measured_times(params: Params) -> pd.DataFrame:
 def _ways(name: str, model: nn.Module, batch: int) -> dict[str, Callable[[], torch.Tensor]]:
     """Every way in which a network is timed."""
     images = torch.randn(batch, *input_shape(CARD, name), generator=torch.Generator().manual_seed(0))
-    ways = {"eager": partial(answer, model, images)}
+    ways = {"eager": partial(comparing.answer, model, images)}
     if name in EVERY_WAY:
         last = images.contiguous(memory_format=torch.channels_last)
         other = copy.deepcopy(model).to(memory_format=torch.channels_last)
-        ways["channels_last"] = partial(answer, other, last)
+        ways["channels_last"] = partial(comparing.answer, other, last)
     if name in SEARCHED:
-        ways["fastest"] = partial(answer, fastest(model, images, rounds=SEARCH), images)
+        ways["fastest"] = partial(comparing.answer, fastest(model, images, rounds=SEARCH), images)
     return ways
 
 

@@ -29,11 +29,9 @@ from papertwin.parameters import check_least
 from papertwin.training.clock import interleaved
 from papertwin.training.loop import fit, scores
 from papertwin.training.pool import Pool
-from papertwin.training.trials import SetSizes, Trial, draw_sets, error, substitute
+from papertwin.training.trials import Trial, draw_sets, error, substitute
 
 CARD = "low-rank-filters"
-# of every training, with momentum and a cosine schedule; the memory order is faster, only rounding differs
-SETTINGS = {"rate": 0.05, "batch": 64, "weight_decay": 5e-4, "memory_format": torch.channels_last}
 VGG_POOLS = (1, 3)  # stages of the small VGG after which a pool stands, besides the last
 # filters of a last stage of 1024 at full width, as counted for LR-2X and WFULL
 SCHEMES: dict[str, dict[str, Any]] = {
@@ -52,7 +50,6 @@ SWEEP_RATE = 0.02  # of the trainings without normalisation
 SWEEP_IMAGES, SWEEP_SIDE = 16, 28  # images on which variances are measured, and their pixels
 DEPTH = 10  # layers of the networks without normalisation
 WIDE, NARROW = 48, 24  # filters of theirs where variances are measured, and where they are trained
-TIMED_BATCH = 16  # images at once where the small networks are timed
 # columns of a table of trials, their scale and unit, and where the same is published; for figures 4b and 11b
 COSTS = (
     ("MACs", 1e6, "million multiply-accumulates", "true_macs"),
@@ -64,7 +61,7 @@ CLASSIFIER = 1_025_000  # parameters of a 1024-1000 classifier, biases in
 
 
 @dataclass(frozen=True)
-class Params:
+class Params(comparing.Repeated):
     """Parameters of the notebook; names, types and defaults as in its parameters cell."""
 
     dataset: str = "fashion_mnist"
@@ -91,29 +88,9 @@ class Params:
             raise ParameterError(f"dataset is {self.dataset!r}; expected fashion_mnist, mnist or cifar10.")
 
     @property
-    def sizes(self) -> SetSizes:
-        """Of the image sets that the small networks are trained on."""
-        return SetSizes(self.dataset, self.side, self.train_images, self.check_images, self.test_images)
-
-    @property
-    def every_seed(self) -> range:
-        """Seeds of the repetitions: those after `seed`, since 0 was used for pilots."""
-        return range(self.seed + 1, self.seed + 1 + self.seeds)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Of every training."""
-        return {**SETTINGS, "epochs": self.epochs, "device": self.device}
-
-    @property
     def at_full_size(self) -> bool:
         """Whether the CIFAR networks and images are those of the paper."""
         return (self.dataset, self.side, self.width) == ("cifar10", 32, 1.0)
-
-
-def open_pool(params: Params) -> Pool:
-    """Processes for the trainings."""
-    return Pool.on(params.device, params.processes)
 
 
 def stamp(params: Params, instead: str = "") -> str:
@@ -123,8 +100,7 @@ def stamp(params: Params, instead: str = "") -> str:
 
 def plan(params: Params) -> dict[str, Any]:
     """What a profile's trainings cost, without those of the ten-layer networks."""
-    sizes = {"epochs": params.epochs, "seeds": params.seeds, "batch": SETTINGS["batch"]}
-    return comparing.planned(small_vggs(params) | small_nins(params), params.sizes, **sizes)
+    return comparing.planned(small_vggs(params) | small_nins(params), params)
 
 
 # ---- full-size networks ----------------------------------------------------------------------------------------------
@@ -271,21 +247,6 @@ def behind(
     return known[column].astype(float) / known.loc[base, column] * start, known[error]
 
 
-@torch.inference_mode()
-def answer(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """What a network says, without gradients."""
-    return model(images)
-
-
-def small_times(trials: list[Trial], params: Params) -> pd.Series:
-    """Microseconds an image of the networks of the first seed: median over rounds in which all take turns."""
-    first = params.every_seed[0]
-    models = {each.name: each.model for each in trials if each.seed == first}
-    images = torch.from_numpy(draw_sets(params.sizes, first).test[0][:TIMED_BATCH])
-    calls = {name: partial(answer, model, images) for name, model in models.items()}
-    return 1e6 * interleaved(calls, rounds=params.rounds).median() / len(images)
-
-
 # ---- first weights ---------------------------------------------------------------------------------------------------
 
 
@@ -370,7 +331,7 @@ def full_times(params: Params) -> pd.DataFrame:
     calls: dict[str, Callable[[], torch.Tensor]] = {}
     for name in ("gmp", "gmp-lr"):
         images = torch.randn(1, *input_shape(CARD, name), generator=torch.Generator().manual_seed(0))
-        calls[name] = partial(answer, build(CARD, name, device="cpu").eval(), images)
+        calls[name] = partial(comparing.answer, build(CARD, name, device="cpu").eval(), images)
     return 1e3 * interleaved(calls, rounds=params.rounds)
 
 
