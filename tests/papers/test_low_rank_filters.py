@@ -71,6 +71,14 @@ def test_every_count_that_can_be_rebuilt_is_exact():
     assert places.loc["gmp", "true_macs"] == pytest.approx(4 * places.loc["gmp", "macs"], abs=4)
 
 
+def test_places_as_they_were_trained():
+    table = paper.places().set_index("network")
+    assert table.loc["gmp", ["trained_macs", "trained_params"]].tolist() == [1_891_089_293, 28_942_925]
+    assert table.loc["gmp-lr", ["trained_macs", "trained_params"]].tolist() == [643_513_229, 22_797_773]
+    assert table.loc["gmp-lr-join", "trained_macs"] == 977_487_437
+    assert table.loc["gmp-sf", ["trained_macs", "trained_params"]].tolist() == [1_684_112_973, 57_858_189]
+
+
 def test_googlenets_on_equal_maps():
     table = paper.googlenets().set_index("network")
     assert table["equal_macs"].tolist() == [1_591_056_680, 1_075_046_696, 742_680_872]

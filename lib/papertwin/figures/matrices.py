@@ -84,7 +84,7 @@ def covariance_grid(
     _check_grid(rows, names, titles, groups, scale)
     largest = max(float(np.abs(each).max()) for row in rows for each in row if each is not None) or 1.0
     shape = len(rows), len(titles)
-    room = size * shape[1] + 1.3, (size + (0.3 if scale == "own" else 0.15)) * shape[0] + 0.3
+    room = size * shape[1] + 1.3, (size + (0.3 if scale == "own" else 0.15)) * shape[0] + (0.3 if shape[0] > 1 else 0.6)
     figure, axes = plt.subplots(*shape, figsize=room, squeeze=False)
     for place, ax in np.ndenumerate(axes):
         line, column = place

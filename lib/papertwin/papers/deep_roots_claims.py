@@ -32,6 +32,13 @@ def saved(table: pd.DataFrame, base: str, shares: dict[str, dict[str, float]]) -
     )
 
 
+def parameters_saved(table: pd.DataFrame) -> Measured:
+    """C4a: as `saved`, with what the publication's rule leaves out in the note."""
+    found = saved(table, "Orig.", {"root-32": {"params": 0.56}})
+    true = 1 - table.loc["root-32", "true_params"] / table.loc["Orig.", "true_params"]
+    return Measured(found.value, note=f"{found.note}; of all its parameters it saves {true:.1%}")
+
+
 def operations_saved(table: pd.DataFrame) -> Measured:
     """C4b: per cent of the operations of an image that ResNet-200 root-32 saves."""
     true, printed = (1 - table.loc["root-32", key] / table.loc["Orig.", key] for key in ("true_macs", "macs"))
@@ -116,7 +123,8 @@ def every_claim(
     nin, resnet50, resnet200, googlenet, alexnet = (results(family) for family in FAMILIES)
     little, beats = root_loses_little(table), root_beats_others(table)
     resnet50_shares = {"root-64": {"params": 0.60, "macs": 0.55}, "root-16": {"params": 0.73, "macs": 0.63}}
-    return dict.fromkeys(("C3b", "C5b", "C6b"), IMAGENET) | {
+    unknown = dict.fromkeys(("C3b", "C5b", "C6b"), IMAGENET) | dict.fromkeys(("C1e", "C3d", "C5d"), NO_GPU)
+    return unknown | {
         "C1a": saved(nin, "Orig.", {"root-8": {"params": 0.33, "macs": 0.46}}),
         "C1b": at_full_size(params, little),
         "C1c": little,
@@ -125,8 +133,7 @@ def every_claim(
         "C2b": beats,
         "C3a": saved(resnet50, "Orig.", resnet50_shares),
         "C3c": faster(times, "ResNet-50 root-64", "ResNet-50 Orig."),
-        "C3d": NO_GPU,
-        "C4a": saved(resnet200, "Orig.", {"root-32": {"params": 0.56}}),
+        "C4a": parameters_saved(resnet200),
         "C4b": operations_saved(resnet200),
         "C5a": saved(googlenet, "Orig.", {"root-8": {"params": 0.93, "macs": 0.56}}),
         "C5c": faster(times, "GoogLeNet root-8", "GoogLeNet Orig."),

@@ -149,6 +149,19 @@ def state_of_the_art() -> pd.DataFrame:
     return table.assign(network=short)[["network", "published_macs", "published_params", "top-5 error", "kind"]]
 
 
+def places() -> pd.DataFrame:
+    """Networks of MIT Places as printed; `trained_macs` and `trained_params` with stride 2 and 205 classes (Fig. 9).
+
+    Ours: the fully connected layer after the 2×2 pool of the separable network has the size that its maps have then.
+    """
+    table = results("MIT Places ")
+    options = {name: {**SCHEMES[name], "stride": 2, "global_pool": name != "gmp-sf"} for name in table["network"]}
+    with torch.device("meta"):
+        models = {name: vgg(205, **each, seed=0) for name, each in options.items()}
+    counts = [comparing.costs(models[name], (3, 224, 224)) for name in table["network"]]
+    return table.assign(trained_macs=[macs for macs, _ in counts], trained_params=[params for _, params in counts])
+
+
 def googlenets() -> pd.DataFrame:
     """Figure 10: GoogLeNet and its low-rank forms, operations as printed and on the maps of the plain network."""
     table = results("GoogLeNet ")

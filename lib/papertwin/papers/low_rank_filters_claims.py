@@ -143,7 +143,7 @@ def every_claim(
     lr = {("gmp-lr", "gmp", "macs"): 0.34, ("gmp-lr-join", "gmp", "macs"): 0.51}
     lde = {("gmp-lr-lde", "gmp", "macs"): 0.14, ("gmp-lr-lde", "gmp stride2", "macs"): 0.54}
     nin = {("nin-c3-lr", "NiN", "macs"): 0.54, ("nin-c3-lr", "NiN", "params"): 0.45, ("nin-c3", "NiN", "macs"): 0.74}
-    return dict.fromkeys(("C1c", "C2b", "C3b", "C4b", "C5b"), IMAGENET) | {
+    return dict.fromkeys(("C1c", "C2b", "C3b", "C3f", "C4b", "C5b"), IMAGENET) | {
         "C1a": shares(vgg, lr_2x),
         "C1b": less_compute(vgg),
         "C2a": shares(vgg, {("gmp-lr-join-wfull", "gmp", "macs"): 0.84}),
