@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from papertwin import ledger
-from papertwin.claims import UNSTABLE, Claims, Measured, Verdict, apply_rule, judge, over_seeds
+from papertwin.claims import UNSTABLE, Claims, Measured, Verdict, apply_rule, judge, median_ratio, over_seeds
 from papertwin.errors import LedgerError
 from papertwin.ledger import Rule
 
@@ -201,3 +201,12 @@ def test_over_seeds_is_a_t_interval_and_leaves_no_seed_out():
     partly = over_seeds(np.array([0.9, 0.8, 0.7, math.nan]), "points")
     assert partly.value is None
     assert partly.note.startswith("3 of 4 seeds gave a value")
+
+
+def test_a_median_ratio_stands_against_one_disturbed_round():
+    found = median_ratio(np.array([1.0, 2.0, 3.0, 4.0, 500.0]), "times")
+    assert found.value == 3.0
+    assert (found.interval[0], found.note) == (1.0, "times")
+    assert found.interval[1] == 500.0
+    steady = median_ratio(np.array([2.0] * 8 + [900.0]), "times")
+    assert (steady.value, steady.interval) == (2.0, (2.0, 2.0))

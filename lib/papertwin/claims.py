@@ -80,6 +80,23 @@ def over_seeds(values: Any, note: str, least: int = 3) -> Measured:
     return Measured(found.mean(), t_interval(found), f"{note}; per seed {each}")
 
 
+def median_ratio(ratios: Any, note: str, seed: int = 0) -> Measured:
+    """Measure a ratio of times: the median of the ratios, round by round or case by case, and its bootstrap interval.
+
+    Args:
+        ratios: (n,) numbers.
+        note: what they are.
+        seed: of the bootstrap.
+    """
+    import numpy as np
+
+    from papertwin.training.intervals import bootstrap
+
+    found = np.asarray(ratios, dtype=float)
+    interval = bootstrap(lambda rows: float(np.median(found[rows])), len(found), seed)
+    return Measured(np.median(found), interval, note)
+
+
 def _scalar(value: Any) -> float | bool | None:
     """Turn a plain, numpy or torch scalar into a float, a bool or None."""
     try:

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from papertwin.bench import _roots as inner
-from papertwin.bench import available, roots
+from papertwin.bench import _shared, available, roots
 from papertwin.errors import RunError
 from papertwin.nets import build, count, input_shape, published, timing
 from papertwin.nets.execution import Fastest
@@ -314,3 +314,11 @@ def test_a_whole_run(monkeypatch):
         console.print(result.table())
     assert "…" not in shown.get()
     assert len(shown.get().splitlines()) > len(result.rows)
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_process_that_ends_early_is_an_error_whatever_its_code(tmp_path, monkeypatch, lines):
+    (tmp_path / "quiet.py").write_text("print(1)\n" * lines)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(RunError, match="ended with code 0"):
+        list(_shared.results("quiet", {}, {}, [("a", 0.0), ("b", 0.5)], lambda *_: None))

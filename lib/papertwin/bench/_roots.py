@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from papertwin.bench import _onednn, _shared
-from papertwin.nets import build, count, input_shape
+from papertwin.nets import build, count, sample_images
 from papertwin.nets.execution import MERGED, ONEDNN, TORCH
 from papertwin.nets.timing import WAYS, layer_times, prepared
 from papertwin.training.clock import interleaved
@@ -112,8 +112,7 @@ def _tuple(value: Any) -> Any:
 
 def drawn(family: Family, batch: int) -> torch.Tensor:
     """Images for the networks of a family: (B, 3, H, W)."""
-    shape = input_shape(family.card, family.names[0])
-    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
+    return sample_images(family.card, family.names[0], batch)
 
 
 def built(family: Family, name: str) -> nn.Module:

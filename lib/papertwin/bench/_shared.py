@@ -35,6 +35,7 @@ def results(
     Raises:
         RunError: the process ended early.
     """
+    known = 0
     command = [sys.executable, "-m", module, json.dumps(task)]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
         process = subprocess.Popen(
@@ -46,13 +47,14 @@ def results(
                 line = process.stdout.readline()
                 if not line:
                     break
+                known += 1
                 yield json.loads(line)
         finally:
             process.stdout.close()
             if sys.exc_info()[0] is not None:
                 process.kill()
             code = process.wait()
-        if code:
+        if code or known < len(steps):
             words.seek(0)
             raise RunError(
                 f"The process that measures ended with code {code} (negative: killed, often for lack of memory). "

@@ -6,7 +6,7 @@ import pandas as pd
 
 from papertwin.figures.style import GREY, PUBLISHED, direct_label, plain_ticks
 
-MARKERS = {"eager": "o", "channels_last": "s", "fastest": "^", "compiled": "D"}
+MARKERS = {"eager": "o", "channels_last": "s", "fastest": "^", "compile": "D"}
 TICKS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6)
 
 

@@ -55,6 +55,7 @@ _HOMES = {
     "resnet200": ".residual",
     "resnet50": ".residual",
     "root_module": ".layers",
+    "sample_images": ".catalogue",
     "seen_inputs": ".equivalent",
     "separable": ".layers",
     "set_variances": ".variances",

@@ -165,6 +165,15 @@ def build(card: str, network: str, *, device: Any = "meta", seed: int = 0) -> nn
     return found.builder(**found.options, seed=seed).to(device)
 
 
+def sample_images(card: str, network: str, batch: int = 1) -> torch.Tensor:
+    """Draw standard normal images as a published network takes them, always the same: (batch, 3, H, W), for the clock.
+
+    Raises:
+        InputError: unknown card or network.
+    """
+    return torch.randn(batch, *input_shape(card, network), generator=torch.Generator().manual_seed(0))
+
+
 def input_shape(card: str, network: str) -> tuple[int, int, int]:
     """Return the shape (3, H, W) of an image as a published network takes it.
 

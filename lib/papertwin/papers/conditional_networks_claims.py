@@ -6,11 +6,10 @@ Part of `papertwin.papers.conditional_networks`, whose trials and tables come in
 import numpy as np
 import pandas as pd
 
-from papertwin.claims import Measured, over_seeds
+from papertwin.claims import Measured, median_ratio, over_seeds
 from papertwin.nets.comparing import paired
 from papertwin.papers.conditional_networks import Ensemble, price_of_shrinking
 from papertwin.papers.conditional_networks_routes import SHOWN, Perceptron, cheap_tree
-from papertwin.training.intervals import bootstrap
 from papertwin.training.trials import Trial
 
 LEAST = 3  # seeds
@@ -98,6 +97,4 @@ def below_the_chord(found: list[Ensemble]) -> Measured:
 def routing_saves_time(times: pd.DataFrame) -> Measured:
     """C6: time with one route over time with all, repeat by repeat, with the bootstrap interval of the median."""
     one, every = (times[f"routed, {top} of {SHOWN}"].to_numpy() for top in (1, SHOWN))
-    ratios = one / every
-    interval = bootstrap(lambda rows: float(np.median(ratios[rows])), len(ratios), seed=0)
-    return Measured(np.median(ratios), interval, f"{np.median(one):.0f} and {np.median(every):.0f} µs an image")
+    return median_ratio(one / every, f"{np.median(one):.0f} and {np.median(every):.0f} µs an image")

@@ -29,7 +29,6 @@ STANDARD = "standard"
 PAIR = ("conv2c_relu", "conv3a")  # of figures 6 and 7: what conv3a sees (but for the pool), and what it gives
 SHOWN = (STANDARD, "root-4", "root-8", "root-32")  # in figure 8
 JUDGED = ("root-4", "root-8")  # of claim C7
-DEVIATION = 0.13  # points, of 5 seeds of the standard network on CIFAR-10, published
 
 
 @dataclass(frozen=True)

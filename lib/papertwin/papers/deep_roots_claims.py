@@ -6,10 +6,9 @@ Part of `papertwin.papers.deep_roots`, whose trials and tables come in here.
 import numpy as np
 import pandas as pd
 
-from papertwin.claims import Measured, over_seeds
+from papertwin.claims import Measured, median_ratio, over_seeds
 from papertwin.nets.comparing import above_front, paired
 from papertwin.papers.deep_roots import FAMILIES, STANDARD, Params, block_gain, block_surplus, results
-from papertwin.training.intervals import bootstrap
 
 IMAGENET = Measured(None, note="needs ImageNet, which is not here and takes weeks to train on")
 CIFAR = Measured(None, note="needs CIFAR-10 at its own size and width: profile paper, with your copy of the data")
@@ -86,13 +85,11 @@ def faster(times: pd.DataFrame, first: str, second: str) -> Measured:
         first, second: networks.
     """
     batch = min(times.columns.get_level_values("batch"))
-    ratios = (times[first, batch, "eager"] / times[second, batch, "eager"]).to_numpy()
-    interval = bootstrap(lambda rows: float(np.median(ratios[rows])), len(ratios), seed=0)
     way = "fastest" if (first, batch, "fastest") in times else "channels_last"
     best = times[first, batch, way].median() / times[second, batch, way].median()
     ms = [times[name, batch, "eager"].median() for name in (first, second)]
     note = f"{ms[0]:.1f} and {ms[1]:.1f} ms, batch {batch}; {best:.2f} in the way {way}"
-    return Measured(np.median(ratios), interval, note)
+    return median_ratio(times[first, batch, "eager"] / times[second, batch, "eager"], note)
 
 
 def blocks_are_seen(table: pd.DataFrame) -> Measured:

@@ -4,17 +4,14 @@ Part of `papertwin.papers.deep_roots`. Ratios depend on the machine, on its memo
 hand out each large map anew, which costs plain torch (maps in the order (B, C, H, W)) more than `channels_last`.
 """
 
-import copy
 from collections.abc import Callable
-from functools import partial
 
 import pandas as pd
 import torch
 from torch import nn
 
-from papertwin.nets import build, comparing, count, input_shape, published
-from papertwin.nets.execution import fastest
-from papertwin.nets.timing import layer_times
+from papertwin.nets import build, count, input_shape, published, sample_images
+from papertwin.nets.timing import layer_times, prepared
 from papertwin.papers.deep_roots import CARD, STANDARD, Params, results
 from papertwin.training.clock import interleaved
 
@@ -50,7 +47,8 @@ def measured_times(params: Params) -> pd.DataFrame:
             calls = {}
             for name, model in models.items():
                 calls |= {(name, batch, way): call for way, call in _ways(name, model, batch).items()}
-            seconds = interleaved(calls, rounds=params.rounds)
+            with torch.inference_mode():
+                seconds = interleaved(calls, rounds=params.rounds)
             found.append(1e3 * seconds / batch)
     table = pd.concat(found, axis=1)
     table.columns = pd.MultiIndex.from_tuples(table.columns, names=["network", "batch", "way"])
@@ -58,16 +56,10 @@ def measured_times(params: Params) -> pd.DataFrame:
 
 
 def _ways(name: str, model: nn.Module, batch: int) -> dict[str, Callable[[], torch.Tensor]]:
-    """Every way in which a network is timed."""
-    images = torch.randn(batch, *input_shape(CARD, name), generator=torch.Generator().manual_seed(0))
-    ways = {"eager": partial(comparing.answer, model, images)}
-    if name in EVERY_WAY:
-        last = images.contiguous(memory_format=torch.channels_last)
-        other = copy.deepcopy(model).to(memory_format=torch.channels_last)
-        ways["channels_last"] = partial(comparing.answer, other, last)
-    if name in SEARCHED:
-        ways["fastest"] = partial(comparing.answer, fastest(model, images, rounds=SEARCH), images)
-    return ways
+    """Every way in which a network is timed; to be called in inference mode."""
+    wanted = WAYS if name in SEARCHED else WAYS[:2] if name in EVERY_WAY else WAYS[:1]
+    images = sample_images(CARD, name, batch)
+    return {way: prepared(model, images, way, search=SEARCH)[0] for way in wanted}
 
 
 def time_table(times: pd.DataFrame) -> pd.DataFrame:
@@ -98,6 +90,6 @@ def layer_seconds(names: list[str], params: Params) -> dict[str, pd.DataFrame]:
     """Milliseconds of each layer of published networks, one image, one core."""
     found = {}
     for name in names:
-        images = torch.randn(1, *input_shape(CARD, name), generator=torch.Generator().manual_seed(0))
-        found[name] = layer_times(build(CARD, name, device="cpu").eval(), images, rounds=params.rounds)
+        network = build(CARD, name, device="cpu").eval()
+        found[name] = layer_times(network, sample_images(CARD, name), rounds=params.rounds)
     return found

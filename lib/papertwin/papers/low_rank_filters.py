@@ -8,7 +8,6 @@ passes; the ten-layer networks of the section on first weights have none), a few
 cosine schedule, pools left out of the small VGG so that a map is left for global pooling.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,14 +18,24 @@ import torch
 from torch import nn
 
 from papertwin.errors import DivergenceError, ParameterError
-from papertwin.nets import build, cifar_nin, comparing, count, input_shape, nin_c3, published, rebuilt_table, vgg
+from papertwin.nets import (
+    build,
+    cifar_nin,
+    comparing,
+    count,
+    input_shape,
+    nin_c3,
+    published,
+    rebuilt_table,
+    sample_images,
+    vgg,
+)
 from papertwin.nets.deep import deep_net
 from papertwin.nets.layers import Composite
 from papertwin.nets.literature import gmp_lr_times
-from papertwin.nets.timing import layer_times
+from papertwin.nets.timing import forward_times, layer_times
 from papertwin.nets.variances import layer_variances
 from papertwin.parameters import check_least
-from papertwin.training.clock import interleaved
 from papertwin.training.loop import fit, scores
 from papertwin.training.pool import Pool
 from papertwin.training.trials import Trial, draw_sets, error, substitute
@@ -341,19 +350,16 @@ def start_table(found: list[Start], falls: pd.DataFrame) -> pd.DataFrame:
 
 def full_times(params: Params) -> pd.DataFrame:
     """Milliseconds of GMP and GMP-LR at full size, one image, one core: a row a round, a column a network."""
-    calls: dict[str, Callable[[], torch.Tensor]] = {}
-    for name in ("gmp", "gmp-lr"):
-        images = torch.randn(1, *input_shape(CARD, name), generator=torch.Generator().manual_seed(0))
-        calls[name] = partial(comparing.answer, build(CARD, name, device="cpu").eval(), images)
-    return 1e3 * interleaved(calls, rounds=params.rounds)
+    models = {name: build(CARD, name, device="cpu").eval() for name in ("gmp", "gmp-lr")}
+    return 1e3 * forward_times(models, input_shape(CARD, "gmp"), rounds=params.rounds)
 
 
 def layer_table(params: Params) -> pd.DataFrame:
     """Figure 6: a row a layer of GMP-LR: operations, published CPU and GPU times, and ours, of GMP's layer as well."""
     times = {}
     for name in ("gmp", "gmp-lr"):
-        images = torch.randn(1, *input_shape(CARD, name), generator=torch.Generator().manual_seed(0))
-        table = layer_times(build(CARD, name, device="cpu").eval(), images, rounds=params.rounds)
+        network = build(CARD, name, device="cpu").eval()
+        table = layer_times(network, sample_images(CARD, name), rounds=params.rounds)
         layers = table["layer"].str.partition(".")[0]  # the sets of a layer together
         times[name] = table.groupby(layers, sort=False)[["MACs", "ms"]].sum()
     found = gmp_lr_times().join(times["gmp-lr"].rename(columns={"ms": "ms here"}))

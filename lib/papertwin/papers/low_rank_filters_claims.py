@@ -3,13 +3,12 @@
 Part of `papertwin.papers.low_rank_filters`, whose trials and tables come in here.
 """
 
-import numpy as np
 import pandas as pd
 
-from papertwin.claims import Measured, over_seeds
+from papertwin.claims import Measured, median_ratio, over_seeds
 from papertwin.nets.comparing import paired
 from papertwin.papers.low_rank_filters import CLASSIFIER, PLAIN_IN_C, Params, Start, results
-from papertwin.training.intervals import bootstrap, t_interval
+from papertwin.training.intervals import t_interval
 
 IMAGENET = Measured(None, note="needs ImageNet, which is not here and takes weeks to train on")
 CIFAR = Measured(None, note="needs CIFAR-10 at its own size and width: profile paper, with your copy of the data")
@@ -115,9 +114,8 @@ def start_gain(found: list[Start], rule: str) -> Measured:
 
 def saves_time(times: pd.DataFrame) -> Measured:
     """C8: time of GMP-LR over that of GMP, round by round, with the bootstrap interval of the median."""
-    ratios = (times["gmp-lr"] / times["gmp"]).to_numpy()
-    interval = bootstrap(lambda rows: float(np.median(ratios[rows])), len(ratios), seed=0)
-    return Measured(np.median(ratios), interval, "{:.0f} and {:.0f} ms".format(*times[["gmp-lr", "gmp"]].median()))
+    note = "{:.0f} and {:.0f} ms".format(*times[["gmp-lr", "gmp"]].median())
+    return median_ratio(times["gmp-lr"] / times["gmp"], note)
 
 
 def every_claim(

@@ -6,10 +6,10 @@ Part of `papertwin.papers.nn_robustness`, whose studies and tables come in here.
 import numpy as np
 import pandas as pd
 
-from papertwin.claims import Measured
+from papertwin.claims import Measured, median_ratio
 from papertwin.papers.nn_robustness import NEARER, ROUNDS, Params, Plane, Tuning
 from papertwin.robustness.study import Study, comparison, witness_problems
-from papertwin.training.intervals import bootstrap, grouped_mean_interval, paired_difference, wilson
+from papertwin.training.intervals import grouped_mean_interval, paired_difference, wilson
 
 SAME = 1e-5  # largest difference of two optima that count as the same
 NETWORKS = 3  # perceptrons that the claims on fine-tuning need
@@ -150,6 +150,5 @@ def lazy_is_faster(table: pd.DataFrame, params: Params) -> Measured:
         shown = ", ".join(f"{ratio:.1f}" for ratio in ratios)
         return Measured(None, note=f"{len(ratios)} LeNet seeds ({shown}), {ENOUGH} are needed")
     feasible = int((ended[ended.network == "LeNet"]["full status"] == "found").sum())
-    interval = bootstrap(lambda rows: float(np.median(ratios[rows])), len(ratios), params.seed)
     note = f"{len(ratios)} LeNet seeds, {feasible} feasible, {ratios.min():.1f} to {ratios.max():.1f}"
-    return Measured(np.median(ratios), interval, note + (f"; MLP {np.median(others):.1f}" if len(others) else ""))
+    return median_ratio(ratios, note + (f"; MLP {np.median(others):.1f}" if len(others) else ""), params.seed)
