@@ -13,7 +13,7 @@ from papertwin.ledger import PROFILES, Claim, Ledger, Rule
 if TYPE_CHECKING:
     import pandas as pd
 
-UNSTABLE = "see the table (rests on measured time, or is a close call)"
+UNSTABLE = "see the table (may come out otherwise on another machine)"
 
 
 class Verdict(StrEnum):
@@ -95,6 +95,20 @@ def median_ratio(ratios: Any, note: str, seed: int = 0) -> Measured:
     found = np.asarray(ratios, dtype=float)
     interval = bootstrap(lambda rows: float(np.median(found[rows])), len(found), seed)
     return Measured(np.median(found), interval, note)
+
+
+def exact_shares(table: "pd.DataFrame", wanted: Mapping[tuple[str, str, str], float]) -> Measured:
+    """Check counts that are exact, and what is left of another row's.
+
+    Args:
+        table: a row a name; columns of counts, and `exact`, whether a row's counts are the published ones.
+        wanted: (name, name that it is compared with, column) → the share that is left, to two digits.
+    """
+    found = {key: table.loc[key[0], key[2]] / table.loc[key[1], key[2]] for key in wanted}
+    exact = bool(table.loc[list({name for key in wanted for name in key[:2]}), "exact"].all())
+    right = all(round(share, 2) == wanted[key] for key, share in found.items())
+    note = "; ".join(f"{name}: {share:.4f} of {base}'s {column}" for (name, base, column), share in found.items())
+    return Measured(exact and right, note=note)
 
 
 def _scalar(value: Any) -> float | bool | None:
@@ -208,7 +222,7 @@ class Claims:
 
     @property
     def table(self) -> "pd.DataFrame":
-        """Every claim with the published and the measured value, the rule and the verdict."""
+        """Every claim with the published and the measured value, the limit, the rule in words and the verdict."""
         import pandas as pd
 
         pd.set_option("display.max_colwidth", None)
@@ -219,6 +233,7 @@ class Claims:
                 "source": j.claim.source,
                 "published": j.claim.published,
                 "measured": describe(j.measured),
+                "limit": limit(j.claim.rule),
                 "rule": j.claim.rule.text,
                 "verdict": str(j.verdict),
                 "note": j.reason,
@@ -231,6 +246,17 @@ class Claims:
     def verdicts(self) -> str:
         """One line per claim whose verdict is clear on any machine; the others are named, not decided."""
         return "\n".join(f"{j.claim.id:4} {j.verdict if j.claim.stable else UNSTABLE}" for j in self.judgements)
+
+
+def limit(rule: Rule) -> str:
+    """Write what a measured value must keep to.
+
+    >>> limit(Rule(kind="within", value=0.5, tolerance=0.02, text="")), limit(Rule(kind="above", value=0, text=""))
+    ('0.5 ± 0.02', '> 0')
+    """
+    signs = {"at_least": "≥ ", "above": "> ", "at_most": "≤ ", "within": "", "holds": "yes"}
+    value = "" if rule.value is None else f"{rule.value:g}"
+    return signs[rule.kind] + value + (f" ± {rule.tolerance:g}" if rule.kind == "within" else "")
 
 
 def describe(measured: Measured) -> str:

@@ -13,11 +13,13 @@ import pandas as pd
 import torch
 from torch import nn
 
+from papertwin.errors import ParameterError
 from papertwin.nets.conditional.search import pareto_front
 from papertwin.nets.counting import count
+from papertwin.parameters import check_least
 from papertwin.training.clock import interleaved
 from papertwin.training.pool import Pool
-from papertwin.training.trials import SetSizes, Trial, draw_sets, train_trial
+from papertwin.training.trials import SIDES, SetSizes, Trial, draw_sets, substitute, train_trial
 
 # of every training, with momentum and a cosine schedule; the memory order is faster for groups, only rounding differs
 SETTINGS = {"rate": 0.05, "batch": 64, "weight_decay": 5e-4, "memory_format": torch.channels_last}
@@ -27,9 +29,42 @@ TIMED_BATCH = 16  # images at once where small networks are timed
 class Repeated:
     """What follows from the parameters of a paper that trains small networks from several seeds.
 
-    Base of its frozen dataclass, which has `dataset`, `side`, `train_images`, `check_images`, `test_images`, `epochs`,
-    `seeds`, `processes`, `device` and `seed`.
+    Base of its frozen dataclass, whose fields have the names, types and comments of the notebook's parameters cell.
     """
+
+    dataset: str
+    side: int
+    train_images: int
+    check_images: int
+    test_images: int
+    epochs: int
+    seeds: int
+    processes: int
+    device: str
+    seed: int
+
+    def check_trainings(self, *widths: str) -> None:
+        """Refuse what cannot be trained on.
+
+        Args:
+            widths: names of the fields that are shares of a full width.
+
+        Raises:
+            ParameterError: unknown images, a side that does not divide theirs, too few of something, no width.
+        """
+        least = {"side": 8, "train_images": 100, "check_images": 50, "test_images": 50}
+        check_least(self, least | {"epochs": 1, "seeds": 2, "processes": 0})
+        if self.dataset not in SIDES:
+            raise ParameterError(f"dataset is {self.dataset!r}; expected one of {', '.join(SIDES)}.")
+        if SIDES[self.dataset] % self.side:
+            raise ParameterError(f"side is {self.side}; it must divide the {SIDES[self.dataset]} of {self.dataset}.")
+        for name in widths:
+            if not 0 < getattr(self, name) <= 4:
+                raise ParameterError(f"{name} is {getattr(self, name)}; expected a share above 0, at most 4.")
+
+    def stamp(self, instead: str = "") -> str:
+        """What is written on figures of networks that are trained here; nothing where the data are the paper's own."""
+        return substitute(self.dataset, instead)
 
     @property
     def sizes(self) -> SetSizes:

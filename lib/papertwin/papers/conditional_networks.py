@@ -37,7 +37,7 @@ from papertwin.nets.literature import published
 from papertwin.parameters import check_least
 from papertwin.training.loop import fit, scores
 from papertwin.training.pool import Pool
-from papertwin.training.trials import Trial, draw_sets, substitute, train_trial
+from papertwin.training.trials import Trial, draw_sets, train_trial
 
 CARD = "conditional-networks"
 VGG_GROUPS = (1, 1, 2, 4, 8)  # filter groups of the stages of the conditional VGG
@@ -77,24 +77,12 @@ class Params(comparing.Repeated):
 
     def __post_init__(self) -> None:
         """Refuse what no experiment can use."""
-        least = {"side": 8, "train_images": 100, "check_images": 50, "test_images": 50, "union_images": 800}
-        least |= {"epochs": 1, "seeds": 2, "candidates": 2, "halvings": 1, "views": 2, "repeats": 3, "processes": 0}
-        check_least(self, least)
+        self.check_trainings("width", "vgg_width")
+        check_least(self, {"union_images": 800, "candidates": 2, "halvings": 1, "views": 2, "repeats": 3})
         if self.union_images > 20_000:
             raise ParameterError(f"union_images is {self.union_images}; more than 20,000 would need more test images.")
-        for name, known in (("dataset", ("fashion_mnist", "mnist", "cifar10")), ("search", ("random", "bayesian"))):
-            if getattr(self, name) not in known:
-                raise ParameterError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}.")
-
-
-def open_pool(params: Params) -> Pool:
-    """Processes for the trainings: as many as asked for, 0 for one a core; one where an accelerator trains."""
-    return params.open_pool()
-
-
-def stamp(params: Params, instead: str = "") -> str:
-    """What is written on figures of networks that are trained here; nothing where the data are the paper's own."""
-    return substitute(params.dataset, instead)
+        if self.search not in ("random", "bayesian"):
+            raise ParameterError(f"search is {self.search!r}; expected random or bayesian.")
 
 
 def train_all(builders: dict[str, partial], params: Params, pool: Pool, known: Sequence[Trial] = ()) -> list[Trial]:

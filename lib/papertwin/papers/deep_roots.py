@@ -20,7 +20,7 @@ from papertwin.nets.block_diagonal import block_diagonal
 from papertwin.nets.covariance import LayerCovariance, consecutive_pairs, layer_covariances
 from papertwin.parameters import check_least
 from papertwin.training.pool import Pool
-from papertwin.training.trials import Trial, draw_sets, substitute
+from papertwin.training.trials import Trial, draw_sets
 
 CARD = "deep-roots"
 FAMILIES = ("NiN", "ResNet-50", "ResNet-200", "GoogLeNet", "AlexNet")
@@ -53,10 +53,8 @@ class Params(comparing.Repeated):
 
     def __post_init__(self) -> None:
         """Refuse what no experiment can use."""
-        least = {"side": 8, "train_images": 100, "check_images": 50, "test_images": 50, "covariance_images": 50}
-        check_least(self, least | {"epochs": 1, "seeds": 2, "rounds": 3, "processes": 0})
-        if self.dataset not in ("fashion_mnist", "mnist", "cifar10"):
-            raise ParameterError(f"dataset is {self.dataset!r}; expected fashion_mnist, mnist or cifar10.")
+        self.check_trainings("width")
+        check_least(self, {"covariance_images": 50, "rounds": 3})
         if not self.batches or min(self.batches) < 1:
             raise ParameterError(f"batches is {self.batches!r}; expected whole numbers above 0, one or more.")
         if self.covariance_images > min(self.train_images, self.test_images):
@@ -69,11 +67,6 @@ class Params(comparing.Repeated):
     def at_full_size(self) -> bool:
         """Whether the networks and images are those of the paper."""
         return (self.dataset, self.side, self.width) == ("cifar10", 32, 1.0)
-
-
-def stamp(params: Params, model: str = "", instead: str = "CIFAR-10") -> str:
-    """What is written on figures of networks that are trained here."""
-    return model + substitute(params.dataset, instead)
 
 
 def plan(params: Params) -> dict[str, Any]:
@@ -214,7 +207,7 @@ def covariances(trial: Trial, params: Params, split: str, every: bool = True) ->
     Returns:
         (name of the first response, of the second) → covariance.
     """
-    pairs = consecutive_pairs(trial.model)[:-1] if every else [PAIR]  # the last layer gives the classes
+    pairs = consecutive_pairs(trial.model) if every else [PAIR]
     images = getattr(draw_sets(params.sizes, trial.seed), split)[0][: params.covariance_images]
     return layer_covariances(trial.model, images, pairs)
 

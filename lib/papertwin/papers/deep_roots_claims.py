@@ -6,7 +6,7 @@ Part of `papertwin.papers.deep_roots`, whose trials and tables come in here.
 import numpy as np
 import pandas as pd
 
-from papertwin.claims import Measured, median_ratio, over_seeds
+from papertwin.claims import Measured, exact_shares, median_ratio, over_seeds
 from papertwin.nets.comparing import above_front, paired
 from papertwin.papers.deep_roots import FAMILIES, STANDARD, Params, block_gain, block_surplus, results
 
@@ -15,25 +15,9 @@ CIFAR = Measured(None, note="needs CIFAR-10 at its own size and width: profile p
 NO_GPU = Measured(None, note="times here are those of a processor; a GPU was not measured")
 
 
-def saved(table: pd.DataFrame, base: str, shares: dict[str, dict[str, float]]) -> Measured:
-    """C1a, C3a, C4a, C5a: exact counts, and the shares that are left over.
-
-    Args:
-        table: results of a family.
-        base: row of the standard network.
-        shares: row → column (params or macs) → share of the standard network's that remains, to two digits.
-    """
-    found = {(name, key): table.loc[name, key] / table.loc[base, key] for name, each in shares.items() for key in each}
-    right = all(round(share, 2) == shares[name][key] for (name, key), share in found.items())
-    exact = bool(table.loc[[base, *shares], "exact"].all())
-    return Measured(
-        exact and right, note="; ".join(f"{name}: {share:.4f} of {key}" for (name, key), share in found.items())
-    )
-
-
 def parameters_saved(table: pd.DataFrame) -> Measured:
-    """C4a: as `saved`, with what the publication's rule leaves out in the note."""
-    found = saved(table, "Orig.", {"root-32": {"params": 0.56}})
+    """C4a: exact counts and what is left, with what the publication's rule leaves out in the note."""
+    found = exact_shares(table, {("root-32", "Orig.", "params"): 0.56})
     true = 1 - table.loc["root-32", "true_params"] / table.loc["Orig.", "true_params"]
     return Measured(found.value, note=f"{found.note}; of all its parameters it saves {true:.1%}")
 
@@ -119,20 +103,23 @@ def every_claim(
     """
     nin, resnet50, resnet200, googlenet, alexnet = (results(family) for family in FAMILIES)
     little, beats = root_loses_little(table), root_beats_others(table)
-    resnet50_shares = {"root-64": {"params": 0.60, "macs": 0.55}, "root-16": {"params": 0.73, "macs": 0.63}}
+    nin_shares = {("root-8", "Orig.", "params"): 0.33, ("root-8", "Orig.", "macs"): 0.46}
+    resnet50_shares = {("root-64", "Orig.", "params"): 0.60, ("root-64", "Orig.", "macs"): 0.55}
+    resnet50_shares |= {("root-16", "Orig.", "params"): 0.73, ("root-16", "Orig.", "macs"): 0.63}
+    googlenet_shares = {("root-8", "Orig.", "params"): 0.93, ("root-8", "Orig.", "macs"): 0.56}
     unknown = dict.fromkeys(("C3b", "C5b", "C6b"), IMAGENET) | dict.fromkeys(("C1e", "C3d", "C5d"), NO_GPU)
     return unknown | {
-        "C1a": saved(nin, "Orig.", {"root-8": {"params": 0.33, "macs": 0.46}}),
+        "C1a": exact_shares(nin, nin_shares),
         "C1b": at_full_size(params, little),
         "C1c": little,
         "C1d": faster(times, "NiN root-8", "NiN Orig."),
         "C2a": at_full_size(params, beats),
         "C2b": beats,
-        "C3a": saved(resnet50, "Orig.", resnet50_shares),
+        "C3a": exact_shares(resnet50, resnet50_shares),
         "C3c": faster(times, "ResNet-50 root-64", "ResNet-50 Orig."),
         "C4a": parameters_saved(resnet200),
         "C4b": operations_saved(resnet200),
-        "C5a": saved(googlenet, "Orig.", {"root-8": {"params": 0.93, "macs": 0.56}}),
+        "C5a": exact_shares(googlenet, googlenet_shares),
         "C5c": faster(times, "GoogLeNet root-8", "GoogLeNet Orig."),
         "C6a": alexnet_counts(alexnet),
         "C6c": alexnet_weights(alexnet),

@@ -5,31 +5,14 @@ Part of `papertwin.papers.low_rank_filters`, whose trials and tables come in her
 
 import pandas as pd
 
-from papertwin.claims import Measured, median_ratio, over_seeds
+from papertwin.claims import Measured, exact_shares, median_ratio, over_seeds
 from papertwin.nets.comparing import paired
-from papertwin.papers.low_rank_filters import CLASSIFIER, PLAIN_IN_C, Params, Start, results
+from papertwin.papers.low_rank_filters import CLASSIFIER, PLAIN_IN_C, Params, Start, googlenet_macs, results
 from papertwin.training.intervals import t_interval
 
 IMAGENET = Measured(None, note="needs ImageNet, which is not here and takes weeks to train on")
 CIFAR = Measured(None, note="needs CIFAR-10 at its own size and width: profile paper, with your copy of the data")
 LEAST_SWEEPS = 5
-
-
-def shares(table: pd.DataFrame, wanted: dict[tuple[str, str, str], float]) -> Measured:
-    """C1a, C2a, C3a, C3e, C6a: exact counts, and what is left of another network's.
-
-    Args:
-        table: `results` of a kind.
-        wanted: (network, what it is compared with, params or macs) → share, to two digits.
-    """
-    rows = table.set_index("network")
-    found = {key: rows.loc[key[0], key[2]] / rows.loc[key[1], key[2]] for key in wanted}
-    names = {name for key in wanted for name in key[:2]}
-    good = all(rows.loc[name, "exact"] for name in names) and all(
-        round(share, 2) == wanted[key] for key, share in found.items()
-    )
-    note = "; ".join(f"{name}: {share:.4f} of {base}'s {what}" for (name, base, what), share in found.items())
-    return Measured(bool(good), note=note)
 
 
 def less_compute(table: pd.DataFrame) -> Measured:
@@ -124,7 +107,6 @@ def every_claim(
     falls: pd.DataFrame,
     found: list[Start],
     times: pd.DataFrame,
-    plain_in_c: int,
 ) -> dict[str, Measured]:
     """What was measured for each claim of the ledger.
 
@@ -134,26 +116,26 @@ def every_claim(
         falls: of gradients, index rule, columns seeds.
         found: trainings without normalisation.
         times: of GMP and GMP-LR, milliseconds.
-        plain_in_c: operations of the plain GoogLeNet on the maps of the low-rank one.
     """
     vgg, googlenet, cifar = results(), results("GoogLeNet "), results("CIFAR ")
+    vgg_rows = vgg.set_index("network")
     lr_2x = {("gmp-lr-2x", "vgg-11", "params"): 0.24, ("gmp-lr-2x", "vgg-11", "macs"): 0.41}
     lr = {("gmp-lr", "gmp", "macs"): 0.34, ("gmp-lr-join", "gmp", "macs"): 0.51}
     lde = {("gmp-lr-lde", "gmp", "macs"): 0.14, ("gmp-lr-lde", "gmp stride2", "macs"): 0.54}
     nin = {("nin-c3-lr", "NiN", "macs"): 0.54, ("nin-c3-lr", "NiN", "params"): 0.45, ("nin-c3", "NiN", "macs"): 0.74}
     return dict.fromkeys(("C1c", "C2b", "C3b", "C3f", "C4b", "C5b"), IMAGENET) | {
-        "C1a": shares(vgg, lr_2x),
+        "C1a": exact_shares(vgg_rows, lr_2x),
         "C1b": less_compute(vgg),
-        "C2a": shares(vgg, {("gmp-lr-join-wfull", "gmp", "macs"): 0.84}),
+        "C2a": exact_shares(vgg_rows, {("gmp-lr-join-wfull", "gmp", "macs"): 0.84}),
         "C2c": worse_by(table, "gmp-lr-join-wfull", "gmp", sign=-1),
-        "C3a": shares(vgg, lr),
+        "C3a": exact_shares(vgg_rows, lr),
         "C3c": worse_by(table, "gmp-lr", "gmp"),
         "C3d": worse_by(table, "gmp-lr", "gmp-lr-join"),
-        "C3e": shares(vgg, lde),
+        "C3e": exact_shares(vgg_rows, lde),
         "C4a": separable_saves(vgg),
         "C4c": worse_by(table, "gmp-sf", "gmp"),
-        "C5a": googlenet_saves(googlenet, plain_in_c),
-        "C6a": shares(cifar, nin),
+        "C5a": googlenet_saves(googlenet, googlenet_macs("C", "none")),
+        "C6a": exact_shares(cifar.set_index("network"), nin),
         "C6b": share_of_parameters(cifar),
         "C6c": at_full_size(params, worse_by(table, "nin-c3-lr", "NiN")),
         "C6d": worse_by(table, "nin-c3-lr", "nin-c3"),

@@ -21,6 +21,7 @@ from papertwin.training.loop import fit, scores
 
 SPOKEN = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10"}  # names of the image sets
 CHANNELS = {"fashion_mnist": 1, "mnist": 1, "cifar10": 3}  # of their images
+SIDES = {"fashion_mnist": 28, "mnist": 28, "cifar10": 32}  # pixels of their images
 Part = tuple[np.ndarray, np.ndarray]  # images (n, c, h, w) float32, labels (n,) int64
 
 
