@@ -1,6 +1,7 @@
 """Experiments of Deep Roots at tiny sizes: counts, groups, trials, covariances, times, on answers known beforehand."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,8 @@ import torch
 from torch import nn
 
 from papertwin.errors import ParameterError
-from papertwin.nets import comparing, count, nin_groups
+from papertwin.nets import comparing, count, layer_covariances, nin_groups
+from papertwin.nets.block_diagonal import block_diagonal
 from papertwin.papers import deep_roots as paper
 from papertwin.training.loop import single_thread
 from papertwin.training.pool import Pool
@@ -49,7 +51,7 @@ def trials():
         ({"side": 7}, "side is 7; it must be at least 8"),
         ({"seeds": 1}, "seeds is 1; it must be at least 2"),
         ({"rounds": 2}, "rounds is 2; it must be at least 3"),
-        ({"dataset": "letters"}, "dataset is 'letters'; expected fashion_mnist"),
+        ({"dataset": "letters"}, "dataset is 'letters'; expected one of fashion_mnist"),
         ({"batches": []}, r"batches is \[\]; expected whole numbers above 0"),
         ({"batches": [1, 0]}, r"batches is \[1, 0\]"),
         ({"covariance_images": 81}, "covariance_images is 81; there are only 100 training and 80 test images"),
@@ -64,8 +66,8 @@ def test_parameters_become_sizes_seeds_and_stamps():
     params = replace(PARAMS, seed=5, seeds=3, epochs=7)
     assert list(params.every_seed) == [6, 7, 8]
     assert params.settings["epochs"] == 7
-    assert paper.stamp(PARAMS) == "Fashion-MNIST in place of CIFAR-10"
-    assert paper.stamp(replace(PARAMS, dataset="cifar10")) == ""
+    assert PARAMS.stamp("CIFAR-10") == "Fashion-MNIST in place of CIFAR-10"
+    assert replace(PARAMS, dataset="cifar10", side=16).stamp("CIFAR-10") == ""
     assert not PARAMS.at_full_size
     assert replace(PARAMS, dataset="cifar10", side=32, width=1.0).at_full_size
 
@@ -84,6 +86,29 @@ def test_every_published_count_is_rebuilt_exactly():
     assert nin.loc["Orig.", ["kind", "groups"]].tolist() == ["standard", 1]
     assert tables["ResNet-200"].loc["root-32", "true_macs"] / 1e9 == pytest.approx(8.17, abs=0.005)
     assert tables["ResNet-50"].loc["root-64", "CPU ms"] == pytest.approx(425.736)
+    assert tables["ResNet-50"].loc["root-64", "GPU ms"] == pytest.approx(10.1702)
+    assert tables["ResNet-50"].loc["root-64", "top-1 error"] == pytest.approx(26.806)
+    assert tables["ResNet-50"].loc["root-64", "top-5 error"] == pytest.approx(8.466)
+
+
+def test_lines_begin_at_the_standard_network_and_follow_the_groups():
+    rows = [("tree-16", "tree", 16), ("column-4", "column", 4), ("root-16", "root", 16), ("tree-2", "tree", 2)]
+    rows += [("root-2", "root", 2), ("Orig.", "standard", 1), ("root-8", "root", 8), ("root-2", "root", 2)]
+    found = paper.families(pd.DataFrame(rows, columns=["network", "kind", "groups"]))
+    assert found == {
+        "root": ["Orig.", "root-2", "root-8", "root-16"],
+        "tree": ["Orig.", "tree-2", "tree-16"],
+        "column": ["Orig.", "column-4"],
+    }
+    assert list(found) == ["root", "tree", "column"]
+
+
+def test_lines_are_those_of_the_kinds_that_are_there():
+    assert paper.families(paper.results("GoogLeNet").reset_index()) == {
+        "root": ["Orig.", "root-2", "root-4", "root-8", "root-16"]
+    }
+    assert list(paper.families(paper.results("NiN").reset_index())) == ["root", "tree", "column"]
+    assert paper.families(paper.results("AlexNet").reset_index()) == {}
 
 
 def test_groups_are_read_off_the_layers():
@@ -100,6 +125,12 @@ def test_layers_of_a_network_add_up():
     layers = paper.per_layer("ResNet-50 root-64")
     assert layers["macs"].sum() == 2_114_860_072
     assert layers["params"].sum() == 15_312_808
+    assert layers["short"].iloc[[0, 1, 4, 5, -1]].tolist() == ["conv1", "1.1 conv1", "1.1 proj", "1.2 conv1", "fc"]
+
+
+def test_names_of_layers_fit_under_an_axis():
+    names = ("conv1", "stage1_block1.projection", "stage2_block3.conv1", "stage4_block10.conv3", "fc")
+    assert [paper.short(name) for name in names] == ["conv1", "1.1 proj", "2.3 conv1", "4.10 conv3", "fc"]
 
 
 # ---- small networks --------------------------------------------------------------------------------------------------
@@ -115,6 +146,18 @@ def test_every_published_topology_is_there_with_its_groups():
         assert tuple(model.get_submodule(f"conv{place}a").groups for place in (1, 2, 3)) == groups
         assert paper.groups_of(name) == groups[2]
         assert model.conv2a.in_channels == 32
+
+
+def test_networks_are_named_once_each_and_normalised_at_the_width_that_is_asked_for():
+    networks = paper.networks(replace(PARAMS, width=2 / 3))
+    assert list(networks) == [
+        *("standard", "root-2", "root-4", "root-8", "root-16", "root-32"),
+        *("tree-2", "tree-4", "tree-8", "tree-16", "column-2", "column-4", "column-8", "column-16"),
+    ]
+    for build in networks.values():
+        layers = list(build(10, in_channels=1, seed=0).modules())
+        norms = [layer.num_features for layer in layers if isinstance(layer, nn.BatchNorm2d)]
+        assert norms == [128, 107, 64, 128, 128, 128, 128, 128]
 
 
 def test_plan_says_what_trainings_cost():
@@ -136,6 +179,18 @@ def test_the_table_of_trials_names_kind_and_groups(trials):
     assert (times > 0).all()
 
 
+def test_the_table_of_trials_reads_trees_and_columns_off_the_names(trials):
+    asked = [replace(trials[1], name=name) for name in ("tree-16", "standard", "column-2", "root-32")]
+    table = paper.trial_table(asked, PARAMS)
+    assert table.columns[:4].tolist() == ["network", "kind", "groups", "seed"]
+    assert table[["network", "kind", "groups"]].to_numpy().tolist() == [
+        *(["tree-16", "tree", 16], ["standard", "standard", 1], ["column-2", "column", 2], ["root-32", "root", 32])
+    ]
+    assert table["groups"].dtype.kind == "i"
+    right = (trials[1].test.argmax(1) == trials[1].test_labels).sum()
+    assert table["test error"].tolist() == pytest.approx([100 * (80 - right) / 80] * 4)
+
+
 # ---- covariance ------------------------------------------------------------------------------------------------------
 
 
@@ -145,6 +200,7 @@ def test_covariances_are_those_of_the_responses(trials):
     assert list(found) == [
         *(("conv1a_relu", "conv1b"), ("conv1b_relu", "conv1c"), ("conv1c_relu", "conv2a"), ("conv2a_relu", "conv2b")),
         *(("conv2b_relu", "conv2c"), ("conv2c_relu", "conv3a"), ("conv3a_relu", "conv3b")),
+        ("conv3b_relu", "conv3c"),
     ]
     images = torch.from_numpy(paper.draw_sets(PARAMS.sizes, trial.seed).test[0][:50])
     with torch.no_grad():
@@ -159,6 +215,10 @@ def test_covariances_are_those_of_the_responses(trials):
     alone = paper.covariances(trial, PARAMS, "train", every=False)
     assert list(alone) == [paper.PAIR]
     assert not np.allclose(alone[paper.PAIR].cross, expected, atol=1e-5)
+    second = trials[4]
+    images = paper.draw_sets(PARAMS.sizes, 2).train[0][:50]
+    due = layer_covariances(second.model, images, [paper.PAIR])[paper.PAIR]
+    assert np.allclose(paper.covariances(second, PARAMS, "train")[paper.PAIR].cross, due.cross, atol=1e-9)
 
 
 def test_contrasts_compare_with_the_standard_network_by_the_same_blocks(trials):
@@ -172,12 +232,80 @@ def test_contrasts_compare_with_the_standard_network_by_the_same_blocks(trials):
     assert not np.allclose(table["contrast"], table["before training"])
 
 
+def inside(matrix, blocks):
+    """Contrast by hand: what part of the squares lies in the diagonal blocks, beyond their area."""
+    squares, size = matrix**2, len(matrix) // blocks
+    assert squares.shape == (size * blocks, size * blocks)
+    within = sum(squares[at : at + size, at : at + size].sum() for at in range(0, len(squares), size))
+    return (within / squares.sum() - 1 / blocks) / (1 - 1 / blocks)
+
+
+def test_contrasts_are_those_of_test_images_of_permuted_columns_and_of_first_weights(trials):
+    table = paper.contrasts([replace(trials[0], name="root-2"), *trials], PARAMS, Pool(1))
+    rows = [("standard", 2), ("standard", 4), ("root-4", 2), ("root-8", 4)]
+    keys = table[["network", "blocks", "seed"]].itertuples(index=False, name=None)
+    assert list(keys) == [(*row, seed) for seed in (1, 2) for row in rows]
+    known = table.set_index(["network", "blocks", "seed"])
+    for trial in trials:
+        images = paper.draw_sets(PARAMS.sizes, trial.seed).test[0][:50]
+        fresh = paper.networks(PARAMS)[trial.name](10, in_channels=1, seed=trial.seed).eval()
+        matrix, before = (
+            layer_covariances(model, images, [("conv2c_relu", "conv3a")])["conv2c_relu", "conv3a"].whitened()
+            for model in (trial.model, fresh)
+        )
+        for blocks in {"standard": (2, 4), "root-4": (2,), "root-8": (4,)}[trial.name]:
+            row = known.loc[(trial.name, blocks, trial.seed)]
+            drawn = block_diagonal(matrix, blocks, draws=200, seed=trial.seed).random
+            high = (np.quantile(drawn, 0.975) - 1 / blocks) / (1 - 1 / blocks)
+            assert row["contrast"] == pytest.approx(inside(matrix, blocks), abs=1e-9)
+            assert row["permuted"] == pytest.approx(high, abs=1e-9)
+            assert row["before training"] == pytest.approx(inside(before, blocks), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("standard", "standard, 4 parts: 0.64"),
+        ("root-4", "root-4, 2 groups: 0.82"),
+        ("root-8", "root-8, 4 groups: 0.64"),
+        ("column-2", "column-2, 2 groups: 0.82"),
+        ("tree-2", "tree-2, 4 groups: 0.64"),
+        ("tree-4", "tree-4, 8 groups: 0.27"),
+    ],
+)
+def test_the_contrast_of_its_own_blocks_is_said_of_a_network(name, text):
+    quarters, halves = (np.kron(np.eye(n), np.ones((8 // n, 8 // n))) for n in (4, 2))
+    matrix = quarters + halves / 2 + 0.5  # 2 in quarters, 1 in what halves hold beside them, 0.5 elsewhere
+    of_pair = SimpleNamespace(whitened=lambda: matrix, cross=np.ones((8, 8)))
+    other = SimpleNamespace(whitened=lambda: np.eye(8))
+    assert paper.said(name, {("conv1a_relu", "conv1b"): other, paper.PAIR: of_pair}) == text
+
+
+def test_no_contrast_is_said_of_a_network_without_groups_there():
+    assert paper.said("root-2", {}) == "root-2, no groups"
+
+
 def test_an_untrained_network_has_the_weights_from_which_its_training_started(trials):
     start = paper.untrained(trials[1], PARAMS)
     fresh = paper.networks(PARAMS)["root-4"](10, in_channels=1, seed=trials[1].seed)
     assert torch.equal(start.model.conv2a.weight, fresh.conv2a.weight)
     assert not torch.equal(start.model.conv2a.weight, trials[1].model.conv2a.weight)
     assert not start.model.training
+
+
+def test_an_untrained_network_is_of_the_name_seed_classes_channels_and_width_of_its_trial(trials):
+    trained = trials[5]
+    weights = {name: value.clone() for name, value in trained.model.state_dict().items()}
+    start = paper.untrained(trained, PARAMS)
+    assert (start.name, start.seed, start.test is trained.test) == ("root-8", 2, True)
+    fresh = paper.networks(PARAMS)["root-8"](10, in_channels=1, seed=2).state_dict()
+    assert start.model.state_dict().keys() == fresh.keys()
+    assert all(torch.equal(value, fresh[name]) for name, value in start.model.state_dict().items())
+    assert all(torch.equal(value, weights[name]) for name, value in trained.model.state_dict().items())
+    other = replace(PARAMS, dataset="cifar10", side=16, width=2 / 3)
+    model = paper.untrained(replace(trained, test=np.zeros((4, 7))), other).model
+    assert (model.conv1a.in_channels, model.conv2a.in_channels, model.conv3a.groups) == (3, 64, 4)
+    assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 7)
 
 
 def contrasts(**values):

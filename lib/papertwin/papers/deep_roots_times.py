@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from papertwin.errors import InputError
 from papertwin.nets import build, count, input_shape, published, sample_images
 from papertwin.nets.timing import layer_times, prepared
 from papertwin.papers.deep_roots import CARD, STANDARD, Params, results
@@ -65,9 +66,15 @@ def _ways(name: str, model: nn.Module, batch: int) -> dict[str, Callable[[], tor
 def time_table(times: pd.DataFrame) -> pd.DataFrame:
     """Table 7: median milliseconds and how many times as fast as the standard network, beside what was published.
 
+    Args:
+        times: of `measured_times`; the standard network of each family is compared in the same way and batch.
+
     Returns:
         A row for each network, batch and way: `ms`, `faster`, `MACs` (times fewer, of the network as it is timed: no
         auxiliary heads), `published CPU`, `published GPU` (times as fast).
+
+    Raises:
+        InputError: a network was timed in a way, or with a batch, in which its standard network was not.
     """
     printed = published(CARD).set_index("network")
     macs = {
@@ -76,7 +83,9 @@ def time_table(times: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (name, batch, way), ms in times.median().items():
         base = f"{name.partition(' ')[0]} Orig."
-        standard = times[base, batch, way if (base, batch, way) in times else "eager"].median()
+        if (base, batch, way) not in times:
+            raise InputError(f"{name} was timed in the way {way}, batch {batch}; expected times of {base} in the same.")
+        standard = times[base, batch, way].median()
         ratios = {"published CPU": "cpu_ms_per_image", "published GPU": "gpu_ms_per_image"}
         row = {"network": name, "batch": batch, "way": way, "ms": ms, "faster": standard / ms}
         row["MACs"] = macs[base] / macs[name]
