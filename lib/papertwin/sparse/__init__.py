@@ -1,0 +1,38 @@
+"""Sparse networks: densities, masks, static and dynamic sparse training, condensed layers.
+
+    >>> from papertwin.sparse import erk_densities, RigL, SRigL, DropSchedule     # train sparse from scratch
+    >>> from papertwin.sparse import CondensedLinear                             # and compute only what is left
+
+Names are imported on first use.
+"""
+
+from papertwin.lazy import names_from
+
+# public name → the module that defines it
+_HOMES = {
+    "DropSchedule": ".schedule",
+    "LayerUpdate": ".updaters",
+    "RigL": ".updaters",
+    "SET": ".updaters",
+    "SRigL": ".updaters",
+    "Updater": ".updaters",
+    "active_share": ".masks",
+    "budgets": ".densities",
+    "constant_fan_in_mask": ".masks",
+    "erk_densities": ".densities",
+    "fan_ins": ".masks",
+    "forward_macs": ".costs",
+    "has_constant_fan_in": ".masks",
+    "norm_variance": ".variances",
+    "random_mask": ".masks",
+    "rigl_mask": ".growing",
+    "set_mask": ".growing",
+    "simulated_norms": ".variances",
+    "sparse_init_": ".initialising",
+    "sparse_layers": ".masks",
+    "srigl_mask": ".growing",
+    "training_macs": ".costs",
+    "uniform_densities": ".densities",
+}
+__all__ = sorted(_HOMES)
+__getattr__ = names_from(__name__, _HOMES)

@@ -1,0 +1,81 @@
+"""Masks of sparse layers: bool tensors of the shape of the weights, (out, in) or (out, in/groups, height, width).
+
+A neuron is an output: a row of a linear layer, a filter of a convolution. Its fan-in is the number of its active
+weights; a neuron with none is ablated. Drawn masks depend on the generator alone, not on the device they go to.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from papertwin.checks import is_whole
+from papertwin.errors import InputError
+
+SPARSE = (nn.Linear, nn.Conv2d)  # layers whose weights can be masked
+
+
+def sparse_layers(model: nn.Module, dense: Iterable[str] = ()) -> dict[str, nn.Module]:
+    """Layers whose weights are to be masked, by name, in the model's order.
+
+    Args:
+        model: any.
+        dense: names of those that stay dense.
+
+    Raises:
+        InputError: a name in `dense` is no such layer, none is left, or two layers share their weights.
+    """
+    found = {name: module for name, module in model.named_modules() if isinstance(module, SPARSE)}
+    left_out = set(dense)
+    if unknown := sorted(left_out - set(found)):
+        raise InputError(f"dense names {', '.join(unknown)}; the model has the layers {', '.join(found) or 'none'}.")
+    kept = {name: module for name, module in found.items() if name not in left_out}
+    if not kept:
+        raise InputError("The model has no linear layer or convolution that could be sparse.")
+    if len({id(module.weight) for module in kept.values()}) < len(kept):
+        raise InputError("Two layers share their weights. Name them in `dense`: a mask belongs to one layer.")
+    return kept
+
+
+def fan_ins(mask: torch.Tensor) -> torch.Tensor:
+    """Active weights of each neuron: (out,) int64."""
+    return mask.flatten(1).sum(1)
+
+
+def active_share(mask: torch.Tensor) -> float:
+    """Share of the neurons that have any active weight, in [0, 1]."""
+    return float((fan_ins(mask) > 0).double().mean())
+
+
+def has_constant_fan_in(mask: torch.Tensor) -> bool:
+    """Whether all neurons that are not ablated have the same fan-in."""
+    counts = fan_ins(mask)
+    return len(counts[counts > 0].unique()) <= 1
+
+
+def random_mask(shape: Iterable[int], nonzero: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw a mask with `nonzero` active weights, anywhere, on the CPU.
+
+    Raises:
+        InputError: more than there are, or no whole number.
+    """
+    mask = torch.zeros(tuple(shape), dtype=torch.bool)
+    if not is_whole(nonzero, 0, mask.numel()):
+        raise InputError(f"nonzero must be a whole number from 0 to {mask.numel()}, got {nonzero!r}.")
+    mask.view(-1)[torch.randperm(mask.numel(), generator=generator)[:nonzero]] = True
+    return mask
+
+
+def constant_fan_in_mask(shape: Iterable[int], fan_in: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw a mask in which every neuron has `fan_in` active weights, on the CPU.
+
+    Raises:
+        InputError: more than a neuron has inputs, or no whole number.
+    """
+    mask = torch.zeros(tuple(shape), dtype=torch.bool)
+    rows = mask.view(len(mask), -1)
+    if not is_whole(fan_in, 0, rows.shape[1]):
+        raise InputError(f"fan_in must be a whole number from 0 to {rows.shape[1]}, got {fan_in!r}.")
+    chosen = torch.rand(rows.shape, generator=generator).topk(int(fan_in), dim=1).indices
+    rows.scatter_(1, chosen, True)
+    return mask
