@@ -8,7 +8,18 @@ import pytest
 import torch
 
 from papertwin import ledger
-from papertwin.claims import UNSTABLE, Claims, Measured, Verdict, apply_rule, judge, median_ratio, over_seeds
+from papertwin.claims import (
+    UNSTABLE,
+    Claims,
+    Measured,
+    Verdict,
+    apply_rule,
+    exact_shares,
+    judge,
+    limit,
+    median_ratio,
+    over_seeds,
+)
 from papertwin.errors import LedgerError
 from papertwin.ledger import Rule
 
@@ -151,6 +162,7 @@ def test_the_table_shows_published_and_measured_side_by_side(book):
     table = Claims(judge(book, "quick", FOUND)).table
     assert list(table.columns[:4]) == ["statement", "source", "published", "measured"]
     assert list(table.measured) == ["2 [1.5, 2.5]", "no", "–"]
+    assert list(table.limit) == [limit(claim.rule) for claim in book.claims]
     assert list(table.verdict) == ["REPRODUCED", "NOT REPRODUCED", "NOT JUDGED"]
 
 
@@ -210,3 +222,33 @@ def test_a_median_ratio_stands_against_one_disturbed_round():
     assert found.interval[1] == 500.0
     steady = median_ratio(np.array([2.0] * 8 + [900.0]), "times")
     assert (steady.value, steady.interval) == (2.0, (2.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "tolerance", "text"),
+    [
+        ("holds", None, None, "yes"),
+        ("at_least", 3.4, None, "≥ 3.4"),
+        ("above", 0.0, None, "> 0"),
+        ("at_most", -2, None, "≤ -2"),
+        ("within", 0.5, 0.02, "0.5 ± 0.02"),
+    ],
+)
+def test_a_limit_is_written_with_its_sign(kind, value, tolerance, text):
+    assert limit(Rule(kind=kind, value=value, tolerance=tolerance, text="…")) == text
+
+
+def test_shares_hold_where_counts_are_exact_and_two_digits_agree():
+    import pandas as pd
+
+    table = pd.DataFrame({"macs": [100, 34, 50], "exact": [True, True, False]}, index=["base", "small", "other"])
+    found = exact_shares(table, {("small", "base", "macs"): 0.34})
+    assert (found.value, found.note) == (True, "small: 0.3400 of base's macs")
+    assert exact_shares(table, {("small", "base", "macs"): 0.35}).value is False
+    assert exact_shares(table, {("base", "small", "macs"): 0.34}).value is False
+    for name in ("base", "small"):
+        wrong = table.assign(exact=table.index != name)
+        assert exact_shares(wrong, {("small", "base", "macs"): 0.34}).value is False
+    two = {("small", "base", "macs"): 0.34, ("other", "base", "macs"): 0.5}
+    assert exact_shares(table, two).value is False, "the third row is not exact"
+    assert exact_shares(table.assign(exact=True), two).value is True

@@ -110,6 +110,30 @@ def test_published_points_lie_behind_on_an_axis_of_their_own(ax):
     assert figure_arrays(ax.figure)[1]["series"][0]["label"] == "published"
 
 
+def test_published_points_are_scaled_so_that_one_of_them_stands_where_ours_does():
+    table = pd.DataFrame({"network": ["a", "b", "c"], "macs": [100, 50, None], "error": [1.0, 2.0, 3.0]})
+    points = costs.PublishedPoints.scaled(table, "macs", "error", "CIFAR-10", "b", 3.0)
+    assert (list(points.cost), list(points.error)) == ([6.0, 3.0], [1.0, 2.0])
+    assert (points.names, points.dataset, points.own_axis) == (["a", "b"], "CIFAR-10", True)
+    with pytest.raises(InputError, match="No row has the macs and error of 'c'; there are a, b"):
+        costs.PublishedPoints.scaled(table, "macs", "error", "CIFAR-10", "c", 3.0)
+    with pytest.raises(InputError, match="lacks \\['ms'\\]"):
+        costs.PublishedPoints.scaled(table, "ms", "error", "CIFAR-10", "b", 3.0)
+
+
+def test_families_have_their_colours_without_a_line_too(ax):
+    table = pd.DataFrame(
+        {"network": ["a", "b", "c"], "macs": [1, 2, 3], "error": [3.0, 2.0, 1.0], "kind": ["x", "y", "x"]}
+    )
+    options = {"cost": "macs", "error": "error", "families": "kind", "joined": False}
+    costs.published_panel(ax, table, **options)
+    drawn = lines(ax, style.PUBLISHED["marker"])
+    assert [drawn[name].get_color() for name in "abc"] == ["C0", "C1", "C0"]
+    assert not any(len(line.get_xdata()) > 1 for line in ax.lines)
+    costs.published_panel(ax, table, **{**options, "joined": True})
+    assert any(len(line.get_xdata()) > 1 for line in ax.lines)
+
+
 def test_published_points_on_our_axis_make_no_other(ax):
     points = costs.PublishedPoints([1000], [8.0], "CIFAR-10", own_axis=False)
     costs.cost_panel(ax, TABLE, cost="MACs", error="test error", published=points)

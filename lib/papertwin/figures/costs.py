@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,6 +35,27 @@ class PublishedPoints:
     dataset: str
     names: Sequence[str] | None = None
     own_axis: bool = True
+
+    @classmethod
+    def scaled(cls, table: pd.DataFrame, cost: str, error: str, dataset: str, base: str, at: float) -> Self:
+        """Take the rows of a publication that have a cost, scaled so that the network `base` stands at a given one.
+
+        Args:
+            table: `network`, costs and errors in per cent; a row a network.
+            cost, error: columns.
+            dataset: on which the errors were measured.
+            base: network.
+            at: where it is to stand, in the unit of the axis.
+
+        Raises:
+            InputError: a column is missing, or no row has the base's cost and error.
+        """
+        _check_columns(table, cost, error, "network")
+        known = table.dropna(subset=[cost, error]).set_index("network")
+        if base not in known.index:
+            raise InputError(f"No row has the {cost} and {error} of {base!r}; there are {', '.join(known.index)}.")
+        costs = known[cost].astype(float) / float(known.loc[base, cost]) * at
+        return cls(costs.tolist(), known[error].tolist(), dataset, known.index.tolist())
 
 
 def cost_panel(
@@ -99,6 +120,7 @@ def published_panel(
     error: str,
     name: str = "network",
     families: Families = None,
+    joined: bool = True,
     spread: Mapping[str, float] | None = None,
     labels: Labels = True,
     xscale: Literal["log", "linear"] = "linear",
@@ -115,6 +137,7 @@ def published_panel(
         error: column of errors in per cent, or one of the accuracies top1_acc, top5_acc and accuracy, shares of 1.
         name: column of the networks' names; a name that comes twice is a point each time.
         families: as in `cost_panel`.
+        joined: whether a line joins the networks of a family, which have their colour either way.
         spread: network → standard deviation of its error, points.
         labels: as in `cost_panel`; True writes the names without what they all begin with.
         xscale: of the cost.
@@ -134,7 +157,7 @@ def published_panel(
     points.index = rows[name]
     where = f" on {dataset}" if dataset else ""
     _axes(ax, xscale, unit or cost, f"{SHARES.get(error, error)}{where}, %, published")
-    colours = _join(ax, points, _families(points, rows, name, families), style.PUBLISHED["color"])
+    colours = _join(ax, points, _families(points, rows, name, families), style.PUBLISHED["color"], joined)
     for each, point in points.iterrows():
         if spread and each in spread:
             ends = point["y"] - spread[each], point["y"] + spread[each]
@@ -229,11 +252,13 @@ def _families(points: pd.DataFrame, table: pd.DataFrame, name: str, families: Fa
     return {key: list(members) for key, members in families.items()}
 
 
-def _join(ax: plt.Axes, points: pd.DataFrame, families: dict[str, list[str]], alone: str = "0.2") -> dict[str, str]:
+def _join(
+    ax: plt.Axes, points: pd.DataFrame, families: dict[str, list[str]], alone: str = "0.2", joined: bool = True
+) -> dict[str, str]:
     """Join the networks of each family by a thin line; return the colour of each network, its first family's."""
     colours: dict[str, str] = {}
     for number, members in enumerate(families.values()):
-        line = points.loc[members]
+        line = points.loc[members if joined else []]
         ax.plot(line["x"], line["y"], "-", color=f"C{number % 7}", lw=0.7, alpha=0.6, zorder=0.5)
         for each in members:
             colours.setdefault(each, f"C{number % 7}")

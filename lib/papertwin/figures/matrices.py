@@ -98,7 +98,7 @@ def covariance_grid(
             if scale == "own":
                 ax.set_xlabel(f"black: {np.abs(matrix).max():.2g}", fontsize=8, labelpad=2)
         if column == 0:
-            ax.set_ylabel(names[line])
+            ax.set_ylabel(names[line], fontsize=9 if size >= 1 else 7)
     meaning = f"{label}, one scale" if scale == "shared" else f"{label} / largest of the panel"
     scalar = ScalarMappable(Normalize(0, largest if scale == "shared" else 1), MAP)
     figure.colorbar(scalar, ax=axes, label=meaning, shrink=0.8, pad=0.02)

@@ -57,7 +57,8 @@ class Repeated:
         if self.dataset not in SIDES:
             raise ParameterError(f"dataset is {self.dataset!r}; expected one of {', '.join(SIDES)}.")
         if SIDES[self.dataset] % self.side:
-            raise ParameterError(f"side is {self.side}; it must divide the {SIDES[self.dataset]} of {self.dataset}.")
+            own = SIDES[self.dataset]
+            raise ParameterError(f"side is {self.side}; it must divide the {own} of {self.dataset}: take {own // 2}.")
         for name in widths:
             if not 0 < getattr(self, name) <= 4:
                 raise ParameterError(f"{name} is {getattr(self, name)}; expected a share above 0, at most 4.")

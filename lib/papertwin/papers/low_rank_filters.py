@@ -238,30 +238,6 @@ def trial_table(trials: list[Trial], params: Params) -> pd.DataFrame:
     return table
 
 
-def behind(
-    printed: pd.DataFrame, column: str | None, base: str, error: str, rows: pd.DataFrame, cost: str, scale: float
-) -> tuple[pd.Series, pd.Series] | None:
-    """Published points behind ours: costs scaled so that the network `base` stands where ours does.
-
-    Args:
-        printed: `results` of the same family.
-        column: of the costs there; None where none was published.
-        base: network.
-        error: column of the published errors.
-        rows: table of trials of that family.
-        cost: column of the costs there.
-        scale: by which costs are divided.
-
-    Returns:
-        Costs and errors.
-    """
-    if column is None:
-        return None
-    known = printed.dropna(subset=[column]).set_index("network")
-    start = rows.loc[rows["network"] == base, cost].iloc[0] / scale
-    return known[column].astype(float) / known.loc[base, column] * start, known[error]
-
-
 # ---- first weights ---------------------------------------------------------------------------------------------------
 
 

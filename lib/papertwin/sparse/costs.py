@@ -1,7 +1,7 @@
 """Multiply-accumulates of sparse networks: of an image forward, and of training on it.
 
-Source: the accounting of RigL (U. Evci et al., ICML 2020, arXiv 1911.11134, appendix): a backward pass costs two forward
-passes, and every ΔT-th step needs the gradient of the dense weights once. The bias of a neuron counts once a neuron.
+Source: the accounting of RigL (U. Evci et al., ICML 2020, arXiv 1911.11134, appendix): a backward pass costs two
+forward passes, and every ΔT-th step needs the gradient of the dense weights once. The bias of a neuron counts once.
 """
 
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ def training_macs(dense: float, sparse: float, method: Method, every: int = 100)
     """
     if method not in METHODS or not is_whole(every, 1):
         raise InputError(
-            f"method must be one of {', '.join(METHODS)} and every a whole number above 0, got {method!r} and {every!r}."
+            f"method must be one of {', '.join(METHODS)} and every a whole number above 0, got {method!r}, {every!r}."
         )
     if method in ("rigl", "srigl"):
         return (3 * sparse * every + 2 * sparse + dense) / (every + 1)
