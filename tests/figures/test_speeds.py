@@ -3,7 +3,9 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pytest
 
+from papertwin.errors import InputError
 from papertwin.figures.speeds import speed_panel
 
 
@@ -48,4 +50,35 @@ def test_the_dashed_line_is_time_that_falls_as_operations_do():
     assert {text.get_text() for text in ax.get_legend().get_texts()} == {
         *("published CPU", "published GPU", "eager", "fastest")
     }
+    plt.close(figure)
+
+
+def replaced(column, value, row=2):
+    found = table()
+    found.loc[row, column] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (table().drop(columns=["way", "faster"]), r"must have the columns network, way, .*; it lacks way, faster\."),
+        (pd.DataFrame(), "it lacks network, way, MACs, faster, published CPU, published GPU"),
+        (table().iloc[:0], "MACs above 1; got 0 rows, none so"),
+        (table().iloc[:1], "MACs above 1; got 1 rows, none so"),
+        (replaced("MACs", 0.0), r"MACs must be finite numbers above 0, got \[0\.0\]"),
+        (replaced("MACs", np.nan), r"MACs must be finite numbers above 0, got \[nan\]"),
+        (replaced("faster", -0.5), r"faster must be finite numbers above 0, got \[-0\.5\]"),
+        (replaced("faster", np.nan), r"faster must be finite numbers above 0, got \[nan\]"),
+        (replaced("published CPU", 0.0), r"published CPU must be finite numbers above 0, got \[0\.0\]"),
+        (replaced("published GPU", np.inf), r"published GPU must be finite numbers above 0, got \[inf\]"),
+        (replaced("way", "slow"), "way must be one of eager, channels_last, fastest, compile, got 'slow'"),
+        (replaced("way", "fastest", row=4), "must have a row of the way 'eager', got none of VGG"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_with_what_was_got_and_nothing_is_drawn(wrong, message):
+    figure, ax = plt.subplots()
+    with pytest.raises(InputError, match=message):
+        speed_panel(ax, wrong)
+    assert not ax.lines
     plt.close(figure)

@@ -1,17 +1,20 @@
 """Tables of trials, fronts, and prices at equal cost, on tables whose answers are known."""
 
 import math
+import time
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from torch import nn
 
 from papertwin.nets import comparing
 from papertwin.training.pool import Pool
-from papertwin.training.trials import SetSizes
+from papertwin.training.trials import SetSizes, draw_sets
 
 COLUMNS = ["network", "MACs", "parameters", "validation error", "test error"]
 
@@ -61,3 +64,119 @@ def test_known_trials_are_not_trained_again_and_every_other_pair_is():
     assert rows["MACs"].tolist() == [500] * 3
     assert rows["parameters"].tolist() == [500] * 3
     assert np.allclose(rows["test error"], [100 * trial.test_error for trial in found[1:]])
+
+
+# ---- what a paper's parameters say -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Params(comparing.Repeated):
+    dataset: str = "mnist"
+    side: int = 7
+    train_images: int = 130
+    check_images: int = 40
+    test_images: int = 50
+    epochs: int = 3
+    seeds: int = 2
+    processes: int = 4
+    device: str = "cpu"
+    seed: int = 5
+
+
+def test_sizes_seeds_and_settings_follow_from_the_parameters():
+    params = Params()
+    assert params.sizes == SetSizes("mnist", 7, train=130, check=40, test=50)
+    assert (params.first_seed, list(params.every_seed)) == (6, [6, 7])
+    assert params.settings == {
+        **{"rate": 0.05, "batch": 64, "weight_decay": 5e-4, "memory_format": torch.channels_last},
+        **{"epochs": 3, "device": "cpu"},
+    }
+    assert "epochs" not in comparing.SETTINGS
+
+
+def test_the_pool_is_for_the_device_with_as_many_processes_as_asked_for(monkeypatch):
+    monkeypatch.setattr(Pool, "on", staticmethod(lambda *asked: asked))
+    assert Params(device="auto").open_pool() == ("auto", 4)
+
+
+# ---- the plan --------------------------------------------------------------------------------------------------------
+
+
+def one_layer(classes, *, in_channels, seed):
+    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 64, classes, bias=False))
+
+
+def two_layers(classes, *, in_channels, seed):
+    layers = nn.Conv2d(in_channels, 2, 1, bias=False), nn.Flatten(), nn.Linear(2 * 64, classes, bias=False)
+    return nn.Sequential(*layers)
+
+
+COLOURED = Params(dataset="cifar10", side=8)
+
+
+def test_a_plan_by_hand():
+    """One layer: 3·64·10 weights, each used once; two: 3·2 weights used 64 times and 128·10 used once."""
+    plan = comparing.planned({"one": partial(one_layer), "two": partial(two_layers)}, COLOURED)
+    operations = 3 * (1920 + 1664) * 2 * 3 * 130
+    assert operations == 8_386_560
+    hours = "core hours at 20 billion a second", "GPU hours at 2 trillion a second"
+    assert [plan.pop(each) for each in hours] == pytest.approx(
+        [operations / 7.2e13, operations / 7.2e15], rel=1e-9, abs=0
+    )
+    assert plan == {
+        "networks": 2,
+        "trainings": 4,
+        "parameters": "1,286 to 1,920",
+        "multiply-accumulates an image": "1,664 to 1,920",
+        "optimiser steps": 2 * 2 * 3 * 3,
+        "multiply-accumulates of all trainings": "8.39e+06",
+    }
+
+
+@pytest.mark.parametrize(("images", "steps"), [(1, 1), (64, 1), (65, 2), (128, 2), (129, 3)])
+def test_a_batch_that_is_not_full_is_a_step_too(images, steps):
+    params = replace(COLOURED, train_images=images, seeds=1, epochs=1)
+    assert comparing.planned({"one": partial(one_layer)}, params)["optimiser steps"] == steps
+
+
+def test_planned_networks_have_no_weights_in_memory():
+    built = []
+
+    def build(*args, **kwargs):
+        built.append(one_layer(*args, **kwargs))
+        return built[-1]
+
+    comparing.planned({"one": partial(build)}, COLOURED)
+    assert [each.is_meta for model in built for each in model.parameters()] == [True]
+
+
+# ---- times -----------------------------------------------------------------------------------------------------------
+
+
+class Slow(nn.Module):
+    """Takes so many seconds on the clock of the test, call after call, and keeps what it is given."""
+
+    def __init__(self, now, seconds):
+        super().__init__()
+        self.now, self.seconds, self.asked = now, iter(seconds), []
+
+    def forward(self, images):
+        self.now[0] += next(self.seconds)
+        self.asked.append((images, torch.is_inference_mode_enabled()))
+        return images
+
+
+@pytest.mark.parametrize(("test_images", "together"), [(50, 16), (8, 8)])
+def test_times_are_median_microseconds_an_image_of_the_networks_of_the_first_seed(monkeypatch, test_images, together):
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    params = Params(test_images=test_images)
+    first, second = Slow(now, [512.0, 2.0, 64.0, 1.0]), Slow(now, [0.0, 4.0, 4.0, 4.0])
+    named = [("a", 6, first), ("a", 7, Slow(now, [])), ("b", 6, second), ("c", 7, Slow(now, []))]
+    trials = [SimpleNamespace(name=name, seed=seed, model=model) for name, seed, model in named]
+    times = comparing.trial_times(trials, params, 3)
+    assert times.to_dict() == {"a": 2e6 / together, "b": 4e6 / together}
+    wanted = torch.from_numpy(draw_sets(params.sizes, 6).test[0][:together])
+    for model in (first, second):
+        assert len(model.asked) == 1 + 3
+        assert all(torch.equal(images, wanted) and inference for images, inference in model.asked)

@@ -24,20 +24,37 @@ def test_every_layer_is_there_with_its_operations_and_the_total():
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
 
 
-def test_times_are_those_between_the_hooks(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+class Slow(nn.Conv2d):
+    """Takes so many seconds on a clock, pass after pass; the first is that in which operations are counted."""
 
-    class Slow(nn.Conv2d):
-        def forward(self, images):
-            now[0] += self.seconds
-            return super().forward(images)
+    def __init__(self, now, seconds):
+        super().__init__(1, 1, 1)
+        self.now, self.seconds = now, iter([0.0, *seconds])
 
-    layers = [("a", Slow(1, 1, 1)), ("between", nn.ReLU()), ("b", Slow(1, 1, 1))]
-    layers[0][1].seconds, layers[2][1].seconds = 0.25, 2.0
+    def forward(self, images):
+        self.now[0] += next(self.seconds)
+        return super().forward(images)
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """Seconds on the clock."""
+    value = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: value[0])
+    return value
+
+
+def test_times_are_those_between_the_hooks(now):
+    layers = [("a", Slow(now, [0.25] * 3)), ("between", nn.ReLU()), ("b", Slow(now, [2.0] * 3))]
     layers[1][1].register_forward_hook(lambda *_: now.__setitem__(0, now[0] + 8.0))
     table = layer_times(chain(layers).eval(), torch.zeros(1, 1, 2, 2), rounds=2)
     assert table["ms"].tolist() == [250, 2000, 10250]
+
+
+def test_the_first_pass_is_not_counted_and_the_median_of_the_others_is(now):
+    model = chain([("a", Slow(now, [100.0, 1.0, 2.0, 9.0])), ("b", Slow(now, [50.0, 0.5, 16.0, 0.25]))]).eval()
+    table = layer_times(model, torch.zeros(1, 1, 2, 2), rounds=3)
+    assert table["ms"].tolist() == [2000, 500, 9250]  # of 1.5, 18 and 9.25 s
 
 
 def test_what_cannot_be_timed_is_refused():

@@ -8,6 +8,7 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from papertwin.errors import InputError, RunError
+from papertwin.training import pool as pools
 from papertwin.training.pool import Pool
 
 
@@ -68,3 +69,24 @@ def test_a_dead_process_is_an_error_that_says_what_to_do():
 def test_a_number_that_is_no_count_is_refused(wrong):
     with pytest.raises(InputError, match="processes"):
         Pool(wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "processes"),
+    [("cuda", 0, 1), ("cuda", 5, 1), ("mps", 5, 1), ("cpu", 0, 7), ("cpu", 5, 5), ("cpu", 1, 1)],
+)
+def test_an_accelerator_has_one_process_and_a_cpu_as_many_as_asked_for_or_one_a_core(
+    monkeypatch, kind, asked, processes
+):
+    named = []
+    monkeypatch.setattr(pools, "pick_device", lambda name: named.append(name) or torch.device(kind))
+    monkeypatch.setattr(pools, "thread_count", lambda: 7)
+    assert Pool.on("auto", asked).processes == processes
+    assert named == ["auto"]
+
+
+def test_a_pool_on_a_cpu_has_one_process_a_core_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(pools, "thread_count", lambda: 7)
+    assert Pool.on("cpu").processes == 7
+    with pytest.raises(InputError, match="processes must be a whole number of at least 1, got -1"):
+        Pool.on("cpu", -1)

@@ -7,6 +7,7 @@ the same images and take turns on the clock. The ways in which a network runs ar
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -193,14 +194,7 @@ def grouped_layers(standard: nn.Module, split: nn.Module, images: torch.Tensor) 
         and into its dense counterpart, `whole`.
     """
     names = [name for name, layer in split.named_modules() if isinstance(layer, nn.Conv2d) and layer.groups > 1]
-    seen: dict[str, torch.Tensor] = {}
-    hooks = [
-        split.get_submodule(name).register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[0]}))
-        for name in names
-    ]
-    split(images)
-    for hook in hooks:
-        hook.remove()
+    seen = _given(split, names, images)
     found, known = {}, {}
     for name in names:
         layer, dense = split.get_submodule(name), standard.get_submodule(name)
@@ -214,6 +208,19 @@ def grouped_layers(standard: nn.Module, split: nn.Module, images: torch.Tensor) 
             }
         found[name] = known[alike]
     return found
+
+
+def _given(model: nn.Module, names: list[str], images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What each of these layers is given in a forward pass; no hook is left behind, even if the pass fails."""
+    seen: dict[str, torch.Tensor] = {}
+    with ExitStack() as hooks:
+        for name in names:
+            layer = model.get_submodule(name)
+            hooks.enter_context(
+                layer.register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[0]}))
+            )
+        model(images)
+    return seen
 
 
 # ---- the process -----------------------------------------------------------------------------------------------------

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from papertwin.bench import Progress
 from papertwin.errors import RunError
+from papertwin.nets.execution import SAME
 
 if TYPE_CHECKING:
     import torch
 
 KEPT = {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_THRESHOLD_": str(2**40)}  # bytes; of glibc
 QUIET = {"KINETO_LOG_LEVEL": "99"}  # torch's profiler
-SAME = 1e-3  # largest difference of two ways, as a share of the largest output
 
 
 def results(

@@ -37,11 +37,6 @@ class BlockDiagonal:
         return (self.share - self.chance) / (1 - self.chance) if self.chance < 1 else math.nan
 
     @property
-    def random_mean(self) -> float:
-        """Mean share with permuted columns, NaN without draws; about `chance`."""
-        return float(self.random.mean()) if len(self.random) else math.nan
-
-    @property
     def p_value(self) -> float:
         """Share of orders of the columns, the given one among them, that are as block-diagonal."""
         return p_value(self.share, self.random)

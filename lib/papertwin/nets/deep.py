@@ -66,19 +66,10 @@ def deep_net(
         raise InputError(f"layer must be one of {', '.join(get_args(Kind))}, got {layer!r}.")
     depth = whole("depth", depth)
     ends = _pools([stage for stage in (2, 5) if stage <= depth] if pools is None else pools, depth)
-
-    def layers() -> Iterator[Named]:
-        channels = in_channels
-        for place in range(1, depth + 1):
-            yield from _layer(layer, f"layer{place}", channels, filters, 1 if place == 1 else groups, norm)
-            channels = filters
-            if place in ends:
-                yield f"pool{place}", nn.MaxPool2d(2, 2, ceil_mode=True)
-        yield from (("mean", nn.AdaptiveAvgPool2d(1)), ("flat", nn.Flatten()))
-        yield "classifier", dense(channels, whole("classes", classes), last=True)
-
     with seeded(seed):
-        model = chain(layers())
+        body = _body(layer, depth, ends, channels=in_channels, filters=filters, groups=groups, norm=norm)
+        head = [("mean", nn.AdaptiveAvgPool2d(1)), ("flat", nn.Flatten())]
+        model = chain([*body, *head, ("classifier", dense(filters, whole("classes", classes), last=True))])
     return init_(model, seed=seed, sigma=sigma)
 
 
@@ -123,6 +114,17 @@ def _wfull(channels: int, filters: int, join: bool) -> Composite:
     """Build a composite layer of 3×1, 1×3 and 3×3 filters, with a 1×1 layer or without."""
     sets = [(share(filters, part), *shape) for part, shape in zip(PARTS["lr-join-wfull"], SHAPES)]
     return Composite(channels, sets, join=filters if join else None)
+
+
+def _body(
+    kind: Kind, depth: int, ends: tuple[int, ...], *, channels: int, filters: int, groups: int, norm: bool
+) -> Iterator[Named]:
+    """Yield all layers but the last, with the pools among them; the first layer has no groups."""
+    for place in range(1, depth + 1):
+        first = place == 1
+        yield from _layer(kind, f"layer{place}", channels if first else filters, filters, 1 if first else groups, norm)
+        if place in ends:
+            yield f"pool{place}", nn.MaxPool2d(2, 2, ceil_mode=True)
 
 
 def _layer(kind: Kind, name: str, channels: int, filters: int, groups: int, norm: bool) -> Iterator[Named]:

@@ -35,29 +35,14 @@ def joined_kernels(composite: Composite) -> torch.Tensor:
         >>> joined_kernels(Composite(3, [(4, 3, 1), (4, 1, 3)], join=5)).shape
         torch.Size([5, 3, 3, 3])
     """
-    _check(composite)
+    if not isinstance(composite, Composite):
+        raise InputError(f"Expected a papertwin.nets.Composite, got a {type(composite).__name__}.")
     weights = [layer.weight.detach() for layer in composite.sets.values()]
     high, wide = (max(each.shape[axis] for each in weights) for axis in (2, 3))
     sets = torch.cat([_framed(each, high, wide) for each in weights])
     if composite.join is None:
         return sets
     return torch.einsum("om,mchw->ochw", composite.join.weight.detach()[:, :, 0, 0], sets)
-
-
-def joined_biases(composite: Composite) -> torch.Tensor:
-    """Return the biases of the one convolution that a composite layer is: b = join · b_sets + b_join.
-
-    Returns:
-        (d,), as the kernels of `joined_kernels`.
-
-    Raises:
-        InputError: it is no composite layer.
-    """
-    _check(composite)
-    biases = torch.cat([_bias(layer) for layer in composite.sets.values()])
-    if composite.join is None:
-        return biases
-    return composite.join.weight.detach()[:, :, 0, 0] @ biases + _bias(composite.join)
 
 
 def seen_inputs(layer: nn.Module, channels: int) -> torch.Tensor:
@@ -115,18 +100,7 @@ def _ones(layer: nn.Module) -> nn.Module:
     return copied
 
 
-def _check(composite: nn.Module) -> None:
-    """Check that it is a composite layer."""
-    if not isinstance(composite, Composite):
-        raise InputError(f"Expected a papertwin.nets.Composite, got a {type(composite).__name__}.")
-
-
 def _framed(weight: torch.Tensor, high: int, wide: int) -> torch.Tensor:
     """Kernels in the middle of zeros."""
     up, left = (high - weight.shape[2]) // 2, (wide - weight.shape[3]) // 2
     return F.pad(weight, (left, left, up, up))
-
-
-def _bias(layer: nn.Conv2d) -> torch.Tensor:
-    """Biases of a convolution, zeros if it has none."""
-    return layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()

@@ -63,11 +63,7 @@ def layer_variances(model: nn.Module, images: Any, *, seed: int) -> pd.DataFrame
     images = images.detach().to(weight, copy=True).requires_grad_()
     rows = _measure(model)
     with torch.enable_grad(), _random(seed, weight.device):
-        try:
-            given = model(images)
-        except RuntimeError as error:
-            raise InputError(f"{type(model).__name__} does not take images {tuple(images.shape)}: {error}") from error
-        outputs = [given] if isinstance(given, torch.Tensor) else list(given)
+        outputs = _outputs(model, images)
         cotangents = [torch.randn(each.shape, dtype=each.dtype, device="cpu").to(each) for each in outputs]
         torch.autograd.grad(outputs, images, cotangents, allow_unused=True)
     return pd.DataFrame(rows)
@@ -156,6 +152,15 @@ def _first_weight(model: nn.Module) -> torch.Tensor:
     if weight.is_meta:
         raise InputError("The network is on the meta device, where nothing is computed. Build it on another one.")
     return weight.detach()
+
+
+def _outputs(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """Ask a network, which may have one output or several."""
+    try:
+        given = model(images)
+    except RuntimeError as error:
+        raise InputError(f"{type(model).__name__} does not take images {tuple(images.shape)}: {error}") from error
+    return [given] if isinstance(given, torch.Tensor) else list(given)
 
 
 @contextmanager
