@@ -297,3 +297,44 @@ def test_a_memory_format_is_undone_after_an_error_and_flat_images_have_none():
     for wrong in (torch.preserve_format, "channels_last"):
         with pytest.raises(InputError, match=r"memory_format must be one of None, .*channels_last, got"):
             fitted(net(), memory_format=wrong)
+
+
+class Counted:
+    """Follows an optimiser and writes down what it sees."""
+
+    def __init__(self, model, optimizer, steps):
+        self.model, self.optimizer, self.steps, self.rates, self.seen = model, optimizer, steps, [], []
+
+    def step(self):
+        self.rates.append([group["lr"] for group in self.optimizer.param_groups])
+        self.seen.append(weights(self.model))
+
+
+def into(made):
+    """What makes a follower and keeps it in a list."""
+    return lambda *given: made.append(Counted(*given)) or made[0]
+
+
+def test_what_follows_the_optimiser_steps_after_each_of_its_steps():
+    made = []
+    _, alone = fitted(net())
+    _, followed = fitted(net(), follow=into(made))
+    (counted,) = made
+    assert torch.equal(alone, followed)
+    assert counted.steps == len(counted.seen) == 2 * 4
+    assert torch.equal(counted.seen[-1], followed)
+    assert not torch.equal(counted.seen[0], counted.seen[1])
+
+
+def test_another_optimiser_takes_the_rates_of_the_schedule_in_all_its_groups():
+    made = []
+
+    def adam(parameters):
+        first, *others = parameters
+        return torch.optim.Adam([{"params": [first]}, {"params": others}], lr=99.0)
+
+    _, moved = fitted(net(), optimizer=adam, follow=into(made), rate=0.01)
+    expected = [0.01 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+    assert np.allclose(made[0].rates, np.stack([expected, expected], axis=1))
+    assert isinstance(made[0].optimizer, torch.optim.Adam)
+    assert not torch.equal(moved, fitted(net(), rate=0.01)[1])

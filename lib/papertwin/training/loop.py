@@ -7,9 +7,10 @@ draws from the global generator.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,16 @@ from papertwin.checks import SEEDS, is_whole
 from papertwin.errors import DivergenceError, InputError
 from papertwin.training.device import pick_device
 
+
+class Stepper(Protocol):
+    """What follows the optimiser in a training."""
+
+    def step(self) -> object:
+        """Do what is to be done after a step."""
+
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Follow = Callable[[nn.Module, torch.optim.Optimizer, int], Stepper]
 Schedule = Literal["cosine", "constant"]
 SCHEDULES = ("cosine", "constant")
 FORMATS = (None, torch.contiguous_format, torch.channels_last)
@@ -64,6 +75,8 @@ def fit(
     threads: int | None = 1,
     memory_format: torch.memory_format | None = None,
     progress: Callable[[int, float], None] | None = None,
+    optimizer: MakeOptimizer | None = None,
+    follow: Follow | None = None,
 ) -> list[float]:
     """Train a classifier in place on the mean cross-entropy, with momentum.
 
@@ -83,6 +96,10 @@ def fit(
         memory_format: of 4-D weights and batches while training; torch.channels_last is faster for many convolutions,
             on a CPU too, and only rounds otherwise. Weights come back contiguous. None changes nothing.
         progress: called after each epoch with its number, from 1, and its mean loss.
+        optimizer: makes another one than gradient descent with `momentum` and `weight_decay` from the parameters; the
+            rate of all its groups follows the schedule.
+        follow: called once with the model, the optimiser and the number of steps, before the first; what it returns has
+            a `step()` that is called after each step of the optimiser: an updater of sparse masks, for instance.
 
     Returns:
         Mean loss over the images of each epoch, as seen during training.
@@ -98,14 +115,17 @@ def fit(
     with _guarded(model, threads, memory_format), _private_random(place, seed):
         model.to(place)
         pictures, wanted = _as_data(model, images, labels)
-        optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, weight_decay=weight_decay)
-        rates = _rates(rate, epochs * math.ceil(len(pictures) / batch), schedule)
+        sgd = partial(torch.optim.SGD, lr=rate, momentum=momentum, weight_decay=weight_decay)
+        descent = (optimizer or sgd)(model.parameters())
+        steps = epochs * math.ceil(len(pictures) / batch)
+        rates = _rates(rate, steps, schedule)
+        follower = follow(model, descent, steps) if follow is not None else None
         shuffle = torch.Generator().manual_seed(int(seed))
         model.train()
         for epoch in range(1, epochs + 1):
             order = torch.randperm(len(pictures), generator=shuffle).to(place)
             batches = ((_in_format(pictures[rows], memory_format), wanted[rows]) for rows in order.split(batch))
-            losses.append(_epoch(model, optimizer, batches, rates))
+            losses.append(_epoch(model, descent, batches, rates, follower))
             if not math.isfinite(losses[-1]):
                 raise DivergenceError(
                     f"The loss is {losses[-1]} in epoch {epoch}: training diverged. Lower rate={rate}."
@@ -243,16 +263,21 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
     rates: Iterator[float],
+    follower: Stepper | None,
 ) -> float:
     """Take one step for each batch of images and labels; return the mean loss over the images."""
     place, count = _device_of(model), 0
     total = torch.zeros((), dtype=torch.float64 if place.type != "mps" else torch.float32, device=place)
     for images, labels in batches:
-        optimizer.param_groups[0]["lr"] = next(rates)
+        rate = next(rates)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         loss = functional.cross_entropy(model(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if follower is not None:
+            follower.step()
         total += loss.detach() * len(labels)
         count += len(labels)
     return float(total) / count
