@@ -27,18 +27,23 @@ def forward_macs(model: nn.Module, shape: tuple[int, ...], masks: Mapping[str, t
         masks: layer → bool tensor of the shape of its weights; layers without one are dense.
 
     Raises:
-        InputError: a mask belongs to no layer that is counted.
+        InputError: a mask belongs to no layer that is counted, or is of another shape than its weights.
     """
-    rows = {row.name: row.macs for row in count(model, shape).layers}
-    if unknown := sorted(set(masks) - set(rows)):
-        raise InputError(f"masks name {', '.join(unknown)}; counted are {', '.join(rows)}.")
-    total = sum(rows.values())
+    rows = count(model, shape).layers
+    if unknown := sorted(set(masks) - {row.name for row in rows}):
+        raise InputError(f"masks name {', '.join(unknown)}; counted are {', '.join(row.name for row in rows)}.")
     for name, mask in masks.items():
-        layer = model.get_submodule(name)
-        biases = 0 if layer.bias is None else layer.bias.numel()
-        places = (rows[name] - biases) // mask.numel()
-        total -= places * (mask.numel() - int(mask.sum()))
-    return total
+        if mask.shape != (wanted := model.get_submodule(name).weight.shape):
+            raise InputError(f"The mask of {name} must be of shape {tuple(wanted)}, got {tuple(mask.shape)}.")
+    return sum(_active_macs(row.macs, model.get_submodule(row.name), masks.get(row.name)) for row in rows)
+
+
+def _active_macs(macs: int, layer: nn.Module, mask: torch.Tensor | None) -> int:
+    """Return those of one run of a layer: a product for each active weight at each place, a sum for each bias."""
+    if mask is None:
+        return macs
+    biases = 0 if layer.bias is None else layer.bias.numel()
+    return biases + (macs - biases) // mask.numel() * int(mask.sum())
 
 
 def training_macs(dense: float, sparse: float, method: Method, every: int = 100) -> float:

@@ -62,12 +62,14 @@ class Grown:
         fan_in: k.
         least: weights that matter which a neuron must have; fewer, and it is ablated.
         active: (out,) bool, neurons that are not ablated.
+        salient: (out, …) bool, weights that matter.
     """
 
     mask: torch.Tensor
     fan_in: int
     least: int
     active: torch.Tensor
+    salient: torch.Tensor
 
 
 def srigl_mask(
@@ -96,9 +98,11 @@ def srigl_mask(
     fan_in = budget // int(active.sum())
     alive &= active[:, None]
     kept = _largest(torch.where(alive, sizes, -1.0), min(keep, int(alive.sum())))
-    order = torch.where(kept, 2 + _unit(sizes), _unit(slopes))  # kept ones first, by size; then by gradient
-    chosen = torch.zeros_like(kept).scatter_(1, order.topk(fan_in, dim=1).indices, True) & active[:, None]
-    return Grown(chosen.view_as(mask), fan_in, least, active)
+    best = torch.where(kept, sizes, -1.0).topk(fan_in, dim=1)
+    kept = torch.zeros_like(kept).scatter_(1, best.indices, best.values > 0)
+    grown = torch.where(kept, torch.inf, slopes).topk(fan_in, dim=1).indices
+    chosen = torch.zeros_like(kept).scatter_(1, grown, True) & active[:, None]
+    return Grown(chosen.view_as(mask), fan_in, least, active, salient.view_as(mask))
 
 
 def _threshold(salient: torch.Tensor, budget: int, gamma: float) -> tuple[int, torch.Tensor]:
@@ -120,9 +124,3 @@ def _largest(values: torch.Tensor, count: int) -> torch.Tensor:
     chosen = torch.zeros_like(flat, dtype=torch.bool)
     chosen[flat.topk(count).indices] = True
     return chosen.view(values.shape)
-
-
-def _unit(values: torch.Tensor) -> torch.Tensor:
-    """Values divided by the largest, in [0, 1], in double precision where the device has it."""
-    wide = values if values.device.type == "mps" else values.double()
-    return wide / wide.max().clamp(min=torch.finfo(values.dtype).tiny)

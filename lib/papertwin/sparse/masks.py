@@ -4,6 +4,7 @@ A neuron is an output: a row of a linear layer, a filter of a convolution. Its f
 weights; a neuron with none is ablated. Drawn masks depend on the generator alone, not on the device they go to.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 
 import torch
@@ -23,7 +24,7 @@ def sparse_layers(model: nn.Module, dense: Iterable[str] = ()) -> dict[str, nn.M
         dense: names of those that stay dense.
 
     Raises:
-        InputError: a name in `dense` is no such layer, none is left, or two layers share their weights.
+        InputError: a name in `dense` is no such layer, none is left, or one shares its weights with another layer.
     """
     found = {name: module for name, module in model.named_modules() if isinstance(module, SPARSE)}
     left_out = set(dense)
@@ -32,8 +33,11 @@ def sparse_layers(model: nn.Module, dense: Iterable[str] = ()) -> dict[str, nn.M
     kept = {name: module for name, module in found.items() if name not in left_out}
     if not kept:
         raise InputError("The model has no linear layer or convolution that could be sparse.")
-    if len({id(module.weight) for module in kept.values()}) < len(kept):
-        raise InputError("Two layers share their weights. Name them in `dense`: a mask belongs to one layer.")
+    owners = Counter(id(module.weight) for module in found.values())
+    if shared := [name for name, module in kept.items() if owners[id(module.weight)] > 1]:
+        raise InputError(
+            f"{shared[0]} shares its weights with another layer, and a mask belongs to one. Name both in `dense`."
+        )
     return kept
 
 

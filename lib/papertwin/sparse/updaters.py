@@ -32,10 +32,10 @@ from torch import distributed, nn
 
 from papertwin.checks import SEEDS, is_whole
 from papertwin.errors import InputError
-from papertwin.sparse.densities import Distribution, budgets
-from papertwin.sparse.growing import Grown, rigl_mask, set_mask, srigl_mask
+from papertwin.sparse.densities import Distribution, budgets, whole_part
+from papertwin.sparse.growing import rigl_mask, set_mask, srigl_mask
 from papertwin.sparse.initialising import First, sparse_init_
-from papertwin.sparse.masks import constant_fan_in_mask, fan_ins, random_mask, sparse_layers
+from papertwin.sparse.masks import SPARSE, constant_fan_in_mask, fan_ins, random_mask, sparse_layers
 from papertwin.sparse.schedule import DropSchedule
 
 
@@ -54,6 +54,7 @@ class LayerUpdate:
         fan_in: the most that a neuron has.
         ablated: neurons that had active weights and have none any more.
         revived: neurons that had none and have some again.
+        least: weights that had to matter for a neuron to stay; 0 where none is ablated.
     """
 
     step: int
@@ -66,6 +67,7 @@ class LayerUpdate:
     fan_in: int
     ablated: int
     revived: int
+    least: int
 
 
 class Updater:
@@ -101,13 +103,15 @@ class Updater:
             distribution: over the layers, erk or uniform.
             dense: names of layers that stay dense.
             first: kind of first weights, see `papertwin.sparse.initialising`.
-            passes: backward passes whose gradients are averaged for an update.
+            passes: backward passes whose gradients are averaged for an update: the last ones, of those since the one
+                before.
             seed: of masks, first weights and random growth.
 
         Raises:
             InputError: an argument is out of range, or a layer would keep nothing.
         """
         self._layers = sparse_layers(model, dense)
+        self._last = [name for name, module in model.named_modules() if isinstance(module, SPARSE)][-1]
         if not is_whole(passes, 1) or not is_whole(seed, 0, SEEDS - 1):
             raise InputError(f"passes must be a whole number above 0 and seed one from 0, got {passes!r} and {seed!r}.")
         shapes = {name: tuple(layer.weight.shape) for name, layer in self._layers.items()}
@@ -153,6 +157,7 @@ class Updater:
         """Everything, beside model and optimiser, that a training needs to go on bit for bit."""
         return {
             "steps": self.steps,
+            "kind": type(self).__name__,
             "budgets": dict(self.budgets),
             "masks": {name: mask.clone() for name, mask in self.masks.items()},
             "ever": {name: mask.clone() for name, mask in self.ever.items()},
@@ -164,13 +169,15 @@ class Updater:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict` of an updater of the same model and settings.
 
+        To build an updater draws new weights: load those of the model, and the optimiser, after it is built.
+
         Raises:
-            InputError: it is of other layers or of another sparsity.
+            InputError: it is of another kind of updater, of other layers or of another sparsity.
         """
-        if state["budgets"] != self.budgets:
+        theirs, ours = _facts(state), _facts(self.state_dict())
+        if theirs != ours:
             raise InputError(
-                f"The state has budgets {state['budgets']}, this updater {self.budgets}: build it for the same model, "
-                "sparsity and distribution."
+                f"The state must be of the same updater, model, sparsity and distribution, {ours}, got {theirs}."
             )
         self.steps, self.log = state["steps"], [LayerUpdate(**each) for each in state["log"]]
         self._generator.set_state(state["generator"].cpu())
@@ -194,11 +201,16 @@ class Updater:
 
         def masked(gradient: torch.Tensor) -> torch.Tensor:
             wait = self.schedule.waits(self.steps + 1)
-            if self.needs_gradients and wait is not None and wait < self._seen[name].maxlen:
+            wanted = self.needs_gradients and not self._is_dense(name)
+            if wanted and wait is not None and wait < self._seen[name].maxlen:
                 self._seen[name].append(gradient.detach().clone())
             return gradient * self.masks[name]
 
         return masked
+
+    def _is_dense(self, name: str) -> bool:
+        """Whether the budget of a layer is all its weights, so that there is nothing to drop or grow."""
+        return self.budgets[name] == self.masks[name].numel()
 
     needs_gradients = False  # whether updates look at those of masked weights
 
@@ -228,16 +240,17 @@ class Growing(Updater):
         """
         fraction = self.schedule.fraction(self.steps)
         for name, layer in self._layers.items():
-            if self.budgets[name] == layer.weight.numel():
+            if self._is_dense(name):
                 continue
             old = self.masks[name].clone()
-            count = int(fraction * int(old.sum()))
-            self.masks[name].copy_(_from_first_rank(self._grow(name, layer.weight, count)))
-            self._settle(name, old, fraction)
+            count = whole_part(fraction * int(old.sum()))
+            mask, least = self._grow(name, layer.weight, count)
+            self.masks[name].copy_(_from_first_rank(mask))
+            self._settle(name, old, fraction, least)
             self._seen[name].clear()
 
-    def _grow(self, name: str, weight: torch.Tensor, count: int) -> torch.Tensor:
-        """Return the new mask of a layer of which `count` weights are to be dropped."""
+    def _grow(self, name: str, weight: torch.Tensor, count: int) -> tuple[torch.Tensor, int]:
+        """Return the new mask of a layer of which `count` weights are to be dropped, and the `least` of the log."""
         raise NotImplementedError
 
     def _gradient(self, name: str) -> torch.Tensor:
@@ -250,7 +263,7 @@ class Growing(Updater):
             mean /= distributed.get_world_size()
         return mean
 
-    def _settle(self, name: str, old: torch.Tensor, fraction: float) -> None:
+    def _settle(self, name: str, old: torch.Tensor, fraction: float, least: int) -> None:
         """Start new connections at 0 with nothing remembered, mask the others, and write down what was done."""
         new, weight = self.masks[name], self._layers[name].weight
         for each in (weight, *self._memory(weight)):
@@ -270,6 +283,7 @@ class Growing(Updater):
                 fan_in=int(after.max()),
                 ablated=int(((before > 0) & (after == 0)).sum()),
                 revived=int(((before == 0) & (after > 0)).sum()),
+                least=least,
             )
         )
 
@@ -277,8 +291,8 @@ class Growing(Updater):
 class SET(Growing):
     """Sparse evolutionary training: drop the smallest weights, grow at random."""
 
-    def _grow(self, name: str, weight: torch.Tensor, count: int) -> torch.Tensor:
-        return set_mask(weight, self.masks[name], count, self._generator)
+    def _grow(self, name: str, weight: torch.Tensor, count: int) -> tuple[torch.Tensor, int]:
+        return set_mask(weight, self.masks[name], count, self._generator), 0
 
 
 class RigL(Growing):
@@ -286,14 +300,14 @@ class RigL(Growing):
 
     needs_gradients = True
 
-    def _grow(self, name: str, weight: torch.Tensor, count: int) -> torch.Tensor:
-        return rigl_mask(weight, self._gradient(name), self.masks[name], count)
+    def _grow(self, name: str, weight: torch.Tensor, count: int) -> tuple[torch.Tensor, int]:
+        return rigl_mask(weight, self._gradient(name), self.masks[name], count), 0
 
 
 class SRigL(Growing):
     """Structured RigL: one fan-in for all neurons of a layer, neurons with too few weights that matter are ablated.
 
-    The last layer is never ablated: its neurons are the classes.
+    The last layer of the model is never ablated: its neurons are the classes.
     """
 
     needs_gradients = True
@@ -324,13 +338,17 @@ class SRigL(Growing):
             )
         return constant_fan_in_mask(shape, fan_in, self._generator)
 
-    def _grow(self, name: str, weight: torch.Tensor, count: int) -> torch.Tensor:
-        gamma = 0.0 if name == list(self._layers)[-1] else self.gamma
-        return self._grown(name, weight, count, gamma).mask
-
-    def _grown(self, name: str, weight: torch.Tensor, count: int, gamma: float) -> Grown:
+    def _grow(self, name: str, weight: torch.Tensor, count: int) -> tuple[torch.Tensor, int]:
+        gamma = 0.0 if name == self._last else self.gamma
         options = {"budget": self.budgets[name], "count": count, "gamma": gamma}
-        return srigl_mask(weight, self._gradient(name), self.masks[name], **options)
+        grown = srigl_mask(weight, self._gradient(name), self.masks[name], **options)
+        return grown.mask, grown.least
+
+
+def _facts(state: dict[str, Any]) -> dict[str, Any]:
+    """What two updaters must have in common for one to go on where the other was."""
+    shapes = {name: tuple(mask.shape) for name, mask in state["masks"].items()}
+    return {"kind": state["kind"], "budgets": state["budgets"], "shapes": shapes}
 
 
 def _from_first_rank(mask: torch.Tensor) -> torch.Tensor:

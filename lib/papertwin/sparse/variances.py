@@ -83,15 +83,19 @@ def _norms(n: int, k: int, kind: Kind, draws: int, generator: torch.Generator) -
     options = {"generator": generator, "device": generator.device}
     u = torch.randn(draws, n, **options)
     squares = u.square() / u.square().sum(1, keepdim=True) * (torch.rand(draws, n, **options) < 0.5)
-    scores = torch.rand(draws, n, n, **options)
-    if kind == "bernoulli":
-        masks = scores < k / n
-    else:
-        flat = scores.flatten(1) if kind == "layer" else scores
-        chosen = flat.topk(n * k if kind == "layer" else k, dim=-1).indices
-        masks = torch.zeros_like(flat, dtype=torch.bool).scatter_(-1, chosen, True).view(draws, n, n)
+    masks = _masks(n, k, kind, draws, generator)
     variances = 2 / k * torch.einsum("bij,bj->bi", masks.to(squares.dtype), squares)
     return (variances * torch.randn(draws, n, **options).square()).sum(1)
+
+
+def _masks(n: int, k: int, kind: Kind, draws: int, generator: torch.Generator) -> torch.Tensor:
+    """Draw masks of some layers at once: (draws, n, n) bool."""
+    scores = torch.rand(draws, n, n, generator=generator, device=generator.device)
+    if kind == "bernoulli":
+        return scores < k / n
+    flat = scores.flatten(1) if kind == "layer" else scores
+    chosen = flat.topk(n * k if kind == "layer" else k, dim=-1).indices
+    return torch.zeros_like(flat, dtype=torch.bool).scatter_(-1, chosen, True).view(draws, n, n)
 
 
 def _checked(width: int, fan_in: int, kind: str) -> tuple[int, int]:
