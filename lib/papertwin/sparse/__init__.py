@@ -10,6 +10,7 @@ from papertwin.lazy import names_from
 
 # public name → the module that defines it
 _HOMES = {
+    "CondensedLinear": ".condensed",
     "DropSchedule": ".schedule",
     "LayerUpdate": ".updaters",
     "RigL": ".updaters",

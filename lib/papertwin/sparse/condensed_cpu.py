@@ -1,0 +1,267 @@
+"""Condensed layers in float32 on a CPU: layouts that follow their weights, work shared by threads.
+
+What is computed: y[b, n] = Σ_j w[n, j] x[b, idx[n, j]] (Lasby et al. 2024, arXiv 2305.02299) and both gradients.
+"""
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from papertwin.errors import InputError
+from papertwin.sparse import condensed_kernels as kernels
+from papertwin.sparse import condensed_layouts as layouts
+from papertwin.sparse.condensed_layouts import LANES, Kernel
+
+ROOM = layouts.TILE + LANES  # rows of a tile in the scratch memory of a kernel
+SHARED = 400_000  # slots times rows of the batch, from which on threads share them: about 0.4 ms
+MUCH = 64 * SHARED  # weights times rows of the batch, for lanes: about 0.5 ms
+
+
+class Stamp:
+    """Which state of some tensors something was made of: the objects, where their values lie, changes in place.
+
+    Changes through `.data` or another library leave no trace; tensors of inference mode never count as known.
+    """
+
+    def __init__(self, *tensors: torch.Tensor):
+        self._known = [(weakref.ref(tensor), *_state(tensor)) for tensor in tensors]
+
+    def holds(self, *tensors: torch.Tensor) -> bool:
+        """Whether these are the same tensors, unchanged."""
+        for (known, place, version), tensor in zip(self._known, tensors):
+            if known() is not tensor or (place, version) != _state(tensor) or version is None:
+                return False
+        return True
+
+
+def _state(tensor: torch.Tensor) -> tuple[int, int | None]:
+    return tensor.data_ptr(), None if tensor.is_inference() else tensor._version
+
+
+class Engine:
+    """Computes one layer; keeps its layouts until the indices change, and their values until the weights do.
+
+    Args:
+        outputs, inputs: out_features and in_features.
+    """
+
+    def __init__(self, outputs: int, inputs: int):
+        self.outputs, self.inputs = outputs, inputs
+        self._lock = threading.RLock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop everything that was made of the weights and indices."""
+        self._places: Stamp | None = None
+        self._weights: Stamp | None = None
+        self._made: dict[str, Any] = {}
+        self._values: dict[str, Any] = {}
+        self._rows = np.empty(0, np.int64)
+        self._none = np.zeros(self.outputs, np.float32)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        index: torch.Tensor,
+        rows: torch.Tensor,
+        bias: torch.Tensor | None,
+        kernel: Kernel | None = None,
+    ) -> torch.Tensor:
+        """Outputs of the layer.
+
+        Args:
+            x: (B, in), contiguous, B at least 1.
+            weight, index: (active, k), at least one active.
+            rows: (active,), the outputs that are active.
+            bias: (out,).
+            kernel: a name in `condensed_layouts.KERNELS`; None picks the fastest.
+
+        Returns:
+            (B, out).
+        """
+        batch = x.shape[0]
+        if kernel is None:
+            kernel = layouts.pick_kernel(batch, self.inputs, weight.shape[1], layouts.has_lookups())
+        else:
+            layouts.check_kernel(kernel, self.inputs)
+        values = self._ready(kernel, weight, index, rows)
+        if kernel == "dense":
+            y = functional.linear(x, values, bias)
+            sound = not bool(y.isnan().any())
+        else:
+            y = torch.empty(batch, self.outputs)
+            added = self._none if bias is None else bias.detach().numpy()
+            if len(self._rows) < self.outputs:
+                y[:] = torch.from_numpy(added)
+            compute = {"lookup": self._lookup, "gather": self._gather, "lanes": self._forward_lanes}[kernel]
+            sound = compute(x, values, added, y)
+        return y if sound else self.forward(x, weight, index, rows, bias, "gather")
+
+    def input_gradient(
+        self, given: torch.Tensor, weight: torch.Tensor, index: torch.Tensor, rows: torch.Tensor
+    ) -> torch.Tensor:
+        """Gradient of the inputs: `given` (B, active), contiguous, at least 16 active → (B, in)."""
+        values = self._ready("transposed", weight, index, rows)
+        gradient = torch.empty(len(given), self.inputs)
+        target = np.arange(self.inputs), np.zeros(self.inputs, np.float32), gradient.data_ptr(), self.inputs
+        _by_lanes(given, values, self._made["transposed"], target)
+        return gradient
+
+    def weight_gradient(
+        self, given: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, index: torch.Tensor, rows: torch.Tensor
+    ) -> torch.Tensor:
+        """Gradient of the weights: `given` (B, active) and x (B, in), at least 16 wide → (active, k)."""
+        self._ready("lanes", weight, index, rows)
+        tiles = self._made["lanes"]
+        missing = -len(x) % LANES
+        given, x = (functional.pad(tensor, (0, 0, 0, missing)).contiguous() for tensor in (given, x))
+        found = torch.zeros(index.numel())
+        places = x.data_ptr(), self.inputs, given.data_ptr(), given.shape[1], len(x)
+        matrix = tiles.columns, tiles.starts, tiles.order
+        task = lambda first, last: kernels.weight_gradient(  # noqa: E731
+            *places, matrix, first, last, found.data_ptr(), _scratch(4 * LANES * (given.shape[1] + 2 * ROOM))
+        )
+        _share(task, len(index), len(x) * index.numel() // LANES)
+        gradient = torch.empty(index.numel())
+        gradient[torch.from_numpy(tiles.source).long()] = found
+        return gradient.view(index.shape)
+
+    # ---- kernels -----------------------------------------------------------------------------------------------------
+
+    def _lookup(self, x: torch.Tensor, values: np.ndarray, bias: np.ndarray, y: torch.Tensor) -> bool:
+        """Write the outputs by lookups; returns whether none is NaN: only then was no unused input infinite or NaN."""
+        slots, addresses = self._made["lookup"]
+        given = x.data_ptr(), self.inputs, len(x), (values.ctypes.data, *addresses), slots.starts
+        target = self._rows, bias, y.data_ptr(), self.outputs
+        sound = _share(
+            lambda first, last: kernels.lookup(*given, first, last, *target),
+            len(slots.starts) - 1,
+            len(x) * len(slots.pairs),
+        )
+        return all(sound)
+
+    def _gather(self, x: torch.Tensor, values: np.ndarray, bias: np.ndarray, y: torch.Tensor) -> bool:
+        """Write the outputs one by one."""
+        index = self._made["gather"]
+        given, target = (x.data_ptr(), self.inputs, len(x), values, index), (bias, y.data_ptr(), self.outputs)
+        _share(
+            lambda first, last: kernels.gather(*given, first, last, self._rows, *target),
+            len(index),
+            len(x) * index.size,
+        )
+        return True
+
+    def _forward_lanes(self, x: torch.Tensor, values: np.ndarray, bias: np.ndarray, y: torch.Tensor) -> bool:
+        """Write the outputs by lanes."""
+        _by_lanes(x, values, self._made["lanes"], (self._rows, bias, y.data_ptr(), self.outputs))
+        return True
+
+    # ---- layouts -----------------------------------------------------------------------------------------------------
+
+    def _ready(self, name: str, weight: torch.Tensor, index: torch.Tensor, rows: torch.Tensor) -> Any:
+        """The weights as a kernel wants them, made or refreshed where something has changed."""
+        if self._places is not None and self._places.holds(index, rows) and self._weights.holds(weight):
+            values = self._values.get(name)
+            if values is not None:
+                return values
+        with self._lock:
+            if self._places is None or not self._places.holds(index, rows):
+                self.forget()
+                self._rows = self._checked(index.numpy(), rows.numpy())
+                self._places = Stamp(index, rows)
+            if self._weights is None or not self._weights.holds(weight):
+                self._weights, self._values = Stamp(weight), {}
+            if name not in self._made:
+                self._made[name] = self._layout(name, index.numpy(), len(index))
+            values = self._values[name] = self._filled(name, weight.detach(), index, rows)
+            return values
+
+    def _checked(self, index: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The active outputs, where all places exist: the kernels read and write without looking."""
+        for name, places, count in (("index", index, self.inputs), ("rows", rows, self.outputs)):
+            if places.size and not (places.min() >= 0 and places.max() < count):
+                raise InputError(
+                    f"{name} must lie in [0, {count}), got {places.min()} to {places.max()}. "
+                    "Was a state of another layer loaded?"
+                )
+        return rows.astype(np.int64)
+
+    def _layout(self, name: str, index: np.ndarray, active: int) -> Any:
+        """Where each weight goes."""
+        neurons = np.repeat(np.arange(active), index.shape[1])
+        if name == "lookup":
+            slots = layouts.slots_of(index, self.inputs)
+            return slots, (slots.lanes.ctypes.data, slots.pairs.ctypes.data)
+        if name == "lanes":
+            return layouts.tiles_of(neurons, index.ravel().astype(np.int64), (active, self.inputs))
+        if name == "transposed":
+            return layouts.tiles_of(index.ravel().astype(np.int64), neurons, (self.inputs, active))
+        return np.ascontiguousarray(index, np.int32)
+
+    def _filled(self, name: str, weight: torch.Tensor, index: torch.Tensor, rows: torch.Tensor) -> Any:
+        """The weights, each in its place."""
+        weight = weight.contiguous()
+        if name == "dense":
+            dense = torch.zeros(self.outputs, self.inputs)
+            return dense.index_put_((rows.long()[:, None], index.long()), weight, accumulate=True)
+        if name == "gather":
+            return weight.numpy()
+        layout = self._made[name][0] if name == "lookup" else self._made[name]
+        return layouts.values_of(weight.numpy(), layout.source)
+
+
+def _by_lanes(x: torch.Tensor, values: np.ndarray, tiles: layouts.Tiles, target: tuple[Any, ...]) -> None:
+    """Multiply x with a matrix in tiles, parts of the batch in threads; `target` is the kernel's last arguments."""
+    batch, inputs = x.shape
+    threads = torch.get_num_threads() if batch * values.size >= MUCH else 1
+    given = x.data_ptr(), inputs, batch, (values.ctypes.data, tiles.columns, tiles.starts, tiles.order)
+    parts, rows = layouts.parts(batch, threads), tiles.order.shape[1]
+    _in_threads(
+        lambda first, width: kernels.lanes(*given, first, width, *target, _scratch(LANES * width * (rows + ROOM))),
+        parts,
+        threads,
+    )
+
+
+_memory = threading.local()
+
+
+def _scratch(floats: int) -> np.ndarray:
+    """Memory of this thread that stays: new pages, which the system clears, would keep the threads waiting."""
+    if getattr(_memory, "kept", None) is None or len(_memory.kept) < floats:
+        _memory.kept = layouts.aligned(np.empty(floats, np.float32))
+    return _memory.kept
+
+
+# ---- threads ---------------------------------------------------------------------------------------------------------
+
+
+def _share(task: Callable[[int, int], Any], count: int, work: int) -> list[Any]:
+    """Do `task` for [0, count), in threads where there is so much work that it pays."""
+    threads = min(torch.get_num_threads(), count) if work >= SHARED else 1
+    if threads == 1:
+        return [task(0, count)]
+    return _in_threads(task, list(pairwise(count * part // threads for part in range(threads + 1))), threads)
+
+
+def _in_threads(task: Callable[..., Any], parts: list[tuple[Any, ...]], threads: int) -> list[Any]:
+    """Do `task` for every part."""
+    if threads == 1 or len(parts) == 1:
+        return [task(*part) for part in parts]
+    return list(_pool(os.getpid(), threads).map(lambda part: task(*part), parts))
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads that wait for work; a process that was forked has none of its parent's."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"condensed-{process}")
