@@ -230,6 +230,13 @@ def _take(weight, source, out):
         out[place] = weight[source[place]] if source[place] >= 0 else np.float32(0.0)
 
 
+@jit
+def give_back(values, source, out):
+    """The reverse for a layout with a place for every weight: `out` (weights,) in the order before it."""
+    for place in range(len(source)):
+        out[source[place]] = values[place]
+
+
 def aligned(array: np.ndarray) -> np.ndarray:
     """A copy that begins at a cache line: loads of 64 bytes touch one line each."""
     raw = np.empty(array.nbytes + 64, np.uint8)
