@@ -29,7 +29,8 @@ TWINS = {  # one package in two builds: which one a machine gets, as in pyprojec
     "open3d-cpu": "sys_platform == 'linux' and platform_machine == 'x86_64'",
     "open3d": "sys_platform != 'linux' or platform_machine != 'x86_64'",
 }
-OMITTED = ("nvidia-", "cuda-", "triton", "papertwin")  # torch's GPU build names its own exact versions
+LINUX = {"triton": "sys_platform == 'linux' and platform_machine == 'x86_64'"}  # has wheels there only
+OMITTED = ("nvidia-", "cuda-", "papertwin")  # torch's GPU build names its own exact versions
 HEADER = """\
 # Exact versions of everything that PaperTwin runs and is tested with.
 # Written by `make lock` (lib/bootstrap.py --lock): what pip chooses in a fresh environment for pyproject.toml with the
@@ -259,6 +260,8 @@ def lock_text(pins: dict) -> str:
         public = version.partition("+")[0]
         if name.lower() in TWINS:
             lines += [f"{twin}=={public}; {marker}" for twin, marker in TWINS.items()]
+        elif name.lower() in LINUX:
+            lines.append(f"{name}=={public}; {LINUX[name.lower()]}")
         elif not name.lower().startswith(OMITTED):
             lines.append(f"{name}=={public}")
     return HEADER + "\n".join(sorted(lines, key=str.lower)) + "\n"

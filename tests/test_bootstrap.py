@@ -354,13 +354,16 @@ def test_errors_are_printed_without_a_traceback(root):
 
 def test_lock_text_pins_public_versions_and_both_twins(bootstrap):
     pins = {"torch": "2.13.0+cpu", "open3d-cpu": "0.20.0", "papertwin": "0.1.0", "nvidia-x": "1", "Arrow": "1.4.0"}
+    pins["triton"] = "3.7.1"
     lines = [line for line in bootstrap.lock_text(pins).splitlines() if not line.startswith("#")]
     assert [line.partition(";")[0] for line in lines] == [
         "Arrow==1.4.0",
         "open3d-cpu==0.20.0",
         "open3d==0.20.0",
         "torch==2.13.0",
+        "triton==3.7.1",
     ]
+    assert lines[-1] == "triton==3.7.1; sys_platform == 'linux' and platform_machine == 'x86_64'"
 
 
 def test_lock_is_replaced_only_when_resolved(bootstrap, root, machine, monkeypatch):
