@@ -1,0 +1,84 @@
+"""Lines over several seeds: the mean, the range of the seeds behind it, and names in the lines' own colours."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from papertwin.errors import InputError
+
+COLUMNS = ("mean", "min", "max")
+ROOM = 0.055  # of the height of the axes, between two names
+
+
+def seed_curves(
+    ax: plt.Axes,
+    curves: Mapping[str, pd.DataFrame],
+    *,
+    places: Sequence[float] | None = None,
+    colours: Mapping[str, str] | None = None,
+    names: bool = True,
+) -> None:
+    """Draw a line for each table, and a bar at each point from the worst to the best seed.
+
+    Args:
+        ax: where; limits of the vertical axis must be set before where they are to be others.
+        curves: name → table whose index is the horizontal coordinate, with columns mean, min and max. A table of one
+            row is a level line.
+        places: values of the index in the order in which they stand at equal distances; None takes their own size.
+        colours: name → colour; None takes those of the style, in order.
+        names: whether the names are written at the right ends of the lines.
+
+    Raises:
+        InputError: nothing to draw, a column is missing, or a place is unknown.
+    """
+    if not curves or any(not set(COLUMNS) <= set(each) or each.empty for each in curves.values()):
+        raise InputError(f"curves must have tables with rows and the columns {', '.join(COLUMNS)}, at least one table.")
+    at = {value: number for number, value in enumerate(places)} if places is not None else None
+    unknown = {value for each in curves.values() if len(each) > 1 for value in each.index} - set(at or ())
+    if at is not None and unknown:
+        raise InputError(f"places lacks {sorted(unknown)}, at which there are points; got {list(places or ())}.")
+    ends = {}
+    for number, (name, table) in enumerate(curves.items()):
+        colour = (colours or {}).get(name, f"C{number % 7}")
+        level = len(table) == 1
+        mean = float(table["mean"].iloc[0])
+        if level:
+            ax.axhline(mean, color=colour, ls="--", lw=0.9, label=name)
+        else:
+            x = np.array([value if at is None else at[value] for value in table.index], dtype=float)
+            x = x + 0.012 * (number - len(curves) / 2) * np.ptp(x)  # bars of two lines beside each other
+            ax.plot(x, table["mean"], "o-", ms=3.5, color=colour, label=name)
+            ax.vlines(x, table["min"], table["max"], color=colour, lw=0.8, alpha=0.6)
+            mean = float(table["mean"].iloc[-1])
+        ends[name] = (mean, colour)
+    if at is not None:
+        ax.set_xticks(range(len(at)), [f"{value:g}" for value in at])
+    if names:
+        _name(ax, ends)
+
+
+def _name(ax: plt.Axes, ends: Mapping[str, tuple[float, str]]) -> None:
+    """Write names at the right of the axes, as near to the ends of their lines as they have room."""
+    low, high = ax.get_ylim()
+    order = sorted(ends, key=lambda name: ends[name][0])
+    heights = np.array([(ends[name][0] - low) / (high - low) for name in order])
+    for _ in range(50):  # push neighbours apart until all have room
+        gaps = np.diff(heights)
+        for place in np.flatnonzero(gaps < ROOM):
+            push = (ROOM - gaps[place]) / 2
+            heights[place] -= push
+            heights[place + 1] += push
+    for name, height in zip(order, heights):
+        ax.annotate(
+            name,
+            (1, height),
+            (5, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+            color=ends[name][1],
+            annotation_clip=False,
+        )

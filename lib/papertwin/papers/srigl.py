@@ -1,0 +1,298 @@
+"""Experiments of SRigL (arXiv 2305.02299): dynamic sparse training in which all neurons of a layer have one fan-in.
+
+Methods live in `papertwin.sparse`; here is what is done with them: which networks, methods, sparsities and seeds.
+Deviations from the paper: data (Fashion-MNIST for CIFAR-10 and ImageNet at quick), small networks (a perceptron, a
+residual network of 8 layers, a separable one) and short trainings, so ΔT is 25 steps instead of 100 to 800; first
+weights have variance 2/k, where the authors' code has deviation 2/k.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from papertwin.errors import ParameterError
+from papertwin.nets import cifar_resnet, comparing, count, resnet50, vit
+from papertwin.nets.initial import seeded
+from papertwin.nets.layers import Named, activated, chain, convolution, dense
+from papertwin.nets.sizes import scaled
+from papertwin.parameters import check_least
+from papertwin.sparse.masks import fan_ins
+from papertwin.sparse.trials import Plan, SparseTrial, train_sparse
+from papertwin.training.pool import Pool
+
+GAMMA = 0.3  # share of the fan-in that must matter, the paper's for convolutional networks
+# name of a method → what trains it, and options of its updater
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dense": ("dense", {}),
+    "static": ("static", {}),
+    "SET": ("set", {}),
+    "RigL": ("rigl", {}),
+    "SRigL without ablation": ("srigl", {"gamma": 0.0}),
+    "SRigL": ("srigl", {"gamma": GAMMA}),
+}
+SHORT = ("dense", "RigL", "SRigL without ablation", "SRigL")  # methods of the convolutional networks
+LENGTHS = (1, 2, 5)  # times as many passes, figure 3
+LONG = (0.9, 0.99)  # sparsities of the longer trainings
+GAMMA_AT = (0.9, 0.99)  # sparsities at which γ is varied
+WIDTHS = (0.5, 1.0, 1.5)  # of the residual network, times `conv_width`, figure 12
+CONV = (0.8, 0.9, 0.95)  # sparsities of the residual network; at 99 % some layers would have neurons without inputs
+PAIRS = ((128, 1), (128, 2), (128, 1), (256, 2))  # filters and stride of each pair of the separable network
+BOXED = 0.9  # sparsity of figure 8
+IMAGENET, PASSES, SPENT_BATCH = 1_281_167, 103, 512  # images, passes and batch of ResNet-50; those of ViT are not known
+RECIPE = {"rate": 0.1, "batch": 128, "weight_decay": 5e-4}
+NAMES = {"mlp": "perceptron", "resnet": "residual network", "mobile": "separable network"}
+
+
+@dataclass(frozen=True)
+class Params(comparing.Repeated):
+    """Parameters of the notebook; names, types and defaults as in its parameters cell."""
+
+    dataset: str = "fashion_mnist"
+    side: int = 14
+    train_images: int = 12000
+    check_images: int = 1000
+    test_images: int = 2000
+    epochs: int = 5
+    seeds: int = 5
+    width: int = 256
+    sparsities: list[float] = field(default_factory=lambda: [0.8, 0.9, 0.95, 0.99])
+    gammas: list[float] = field(default_factory=lambda: [0.0, 0.1, 0.3, 0.5, 0.7, 0.95])
+    every: int = 25
+    conv_images: int = 4000
+    conv_seeds: int = 3
+    conv_depth: int = 8
+    conv_width: float = 0.5
+    draws: int = 2000
+    rounds: int = 50
+    processes: int = 0
+    profile: str = "quick"
+    device: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no experiment can use."""
+        self.check_trainings()
+        least = {"width": 16, "every": 1, "conv_images": 100, "conv_seeds": 2, "conv_depth": 8, "draws": 100}
+        check_least(self, least | {"rounds": 3})
+        if not set(LONG) <= set(self.sparsities) or not all(0 < each < 1 for each in self.sparsities):
+            raise ParameterError(f"sparsities is {self.sparsities!r}; expected shares between 0 and 1, with {LONG}.")
+        if not {0.0, GAMMA} <= set(self.gammas) or not all(0 <= each <= 1 for each in self.gammas):
+            raise ParameterError(f"gammas is {self.gammas!r}; expected shares from 0 to 1, 0 and {GAMMA} among them.")
+        if self.conv_images > self.train_images:
+            raise ParameterError(f"conv_images is {self.conv_images}, more than the {self.train_images} train_images.")
+
+    @property
+    def at_full_size(self) -> bool:
+        """Whether the residual network and its images are those of the paper's ResNet-18."""
+        return (self.dataset, self.side, self.conv_depth, self.conv_width) == ("cifar10", 32, 18, 1.0)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Attributes:
+        network: mlp, resnet or mobile.
+        method: one of `METHODS`.
+        sparsity: in [0, 1), 0 for dense.
+        seed: of weights, masks, images and shuffles.
+        gamma: γ of SRigL; None for the others.
+        length: times as many passes as usual.
+        width: factor of the network's own width.
+    """
+
+    network: str
+    method: str
+    sparsity: float
+    seed: int
+    gamma: float | None = None
+    length: int = 1
+    width: float = 1.0
+
+
+def plan(params: Params) -> dict[str, Any]:
+    """What a profile's trainings cost, taken as dense, and those on ImageNet that the paper did and this does not."""
+    jobs, build, macs = every_job(params), builders(params), {}
+    with torch.device("meta"):
+        for network, width in {(job.network, job.width) for job in jobs}:
+            model = build[network](10, in_channels=params.sizes.shape[0], seed=0, width=width)
+            macs[network, width] = count(model, params.sizes.shape).macs
+        large = {"ResNet-50": resnet50(seed=0), "ViT-B/16": vit(seed=0)}
+    sizes = {"mlp": params.train_images}
+    images = [sizes.get(job.network, params.conv_images) * params.epochs * job.length for job in jobs]
+    spent = 3 * sum(macs[job.network, job.width] * each for job, each in zip(jobs, images))
+    found: dict[str, Any] = {
+        "trainings": len(jobs),
+        "optimiser steps": sum(-(-each // RECIPE["batch"]) for each in images),
+        "multiply-accumulates of all trainings": f"{spent:.3g}",
+        "core hours at 20 billion a second": spent / 20e9 / 3600,
+        "GPU hours at 2 trillion a second": spent / 2e12 / 3600,
+    }
+    for name, model in large.items():
+        counts = count(model, (3, 224, 224))
+        hours = 3 * counts.macs * IMAGENET * PASSES / 2e12 / 3600
+        words = f"{counts.params:,} parameters, {counts.macs:,} multiply-accumulates an image, {hours:,.0f} GPU hours"
+        found[f"one {name} on ImageNet (not run)"] = words
+    return found
+
+
+# ---- which trainings -------------------------------------------------------------------------------------------------
+
+
+def grid(
+    network: str, methods: Iterable[str], sparsities: Iterable[float], seeds: Iterable[int], **options: Any
+) -> list[Job]:
+    """Every method at every sparsity from every seed; dense once a seed."""
+    jobs = []
+    for seed in seeds:
+        for method in methods:
+            gamma = METHODS[method][1].get("gamma")
+            at = sparsities if method != "dense" else (0.0,)
+            jobs += [Job(network, method, sparsity, seed, gamma, **options) for sparsity in at]
+    return jobs
+
+
+def every_job(params: Params) -> list[Job]:
+    """Every training of the notebook, each once, the longest first."""
+    few = range(params.first_seed, params.first_seed + params.conv_seeds)
+    jobs = grid("mlp", METHODS, params.sparsities, params.every_seed)
+    for length in LENGTHS[1:]:
+        jobs += grid("mlp", ("SRigL",), LONG, few, length=length)
+    known = {METHODS[name][1].get("gamma") for name in METHODS}
+    for gamma in (each for each in params.gammas if each not in known):
+        jobs += [Job("mlp", "SRigL", sparsity, seed, gamma) for sparsity in GAMMA_AT for seed in few]
+    jobs += grid("resnet", SHORT, CONV, few)
+    for width in (each for each in WIDTHS if each != 1):
+        jobs += grid("resnet", ("dense", "RigL", "SRigL"), (0.9,), few, width=width)
+    jobs += grid("mobile", SHORT, LONG[:1], few)
+    return sorted(jobs, key=lambda job: -job.length * (job.network != "mlp") - job.length)
+
+
+def builders(params: Params) -> dict[str, partial]:
+    """Builders of the networks: `build(classes, in_channels=…, seed=…, width=…)`, width a factor."""
+    return {
+        "mlp": partial(perceptron, neurons=params.width, side=params.side),
+        "resnet": partial(residual, depth=params.conv_depth, own=params.conv_width),
+        "mobile": partial(separable, own=params.conv_width),
+    }
+
+
+def perceptron(classes: int, *, in_channels: int, seed: int, neurons: int, side: int, width: float = 1.0) -> nn.Module:
+    """Two hidden layers with batch normalisation."""
+    hidden = max(1, round(neurons * width))
+    inputs = in_channels * side * side
+    with seeded(seed):
+        layers: list[Named] = [("flat", nn.Flatten())]
+        for number in (1, 2):
+            layers += [(f"fc{number}", dense(inputs, hidden)), (f"norm{number}", nn.BatchNorm1d(hidden))]
+            layers.append((f"relu{number}", nn.ReLU()))
+            inputs = hidden
+        return chain([*layers, ("fc3", dense(hidden, classes, last=True))])
+
+
+def residual(classes: int, *, in_channels: int, seed: int, depth: int, own: float, width: float = 1.0) -> nn.Module:
+    """A residual network for small images."""
+    return cifar_resnet(depth, classes, width=own * width, in_channels=in_channels, seed=seed)
+
+
+def separable(classes: int, *, in_channels: int, seed: int, own: float, width: float = 1.0) -> nn.Module:
+    """Build a network of a convolution and four pairs of depthwise and pointwise convolutions, as MobileNet's; ours."""
+    channels = scaled(64, own * width)
+    with seeded(seed):
+        layers = list(activated("conv1", convolution(in_channels, channels, 3, bias=False), norm=channels))
+        for place, (filters, stride) in enumerate(PAIRS, start=1):
+            depthwise = convolution(channels, channels, 3, stride=stride, groups=channels, bias=False)
+            layers += activated(f"depthwise{place}", depthwise, norm=channels)
+            filters = scaled(filters, own * width)
+            layers += activated(f"pointwise{place}", convolution(channels, filters, 1, bias=False), norm=filters)
+            channels = filters
+        return chain(
+            [
+                *layers,
+                ("mean", nn.AdaptiveAvgPool2d(1)),
+                ("flat", nn.Flatten()),
+                ("fc", dense(channels, classes, last=True)),
+            ]
+        )
+
+
+# ---- trainings -------------------------------------------------------------------------------------------------------
+
+
+def train_job(job: Job, params: Params) -> SparseTrial:
+    """Train one network."""
+    method, options = METHODS[job.method]
+    if method == "srigl":
+        options = {"gamma": job.gamma}
+    plan = Plan(method, job.sparsity, params.every, options)
+    build = partial(builders(params)[job.network], width=job.width)
+    sizes = params.sizes if job.network == "mlp" else replace(params.sizes, train=params.conv_images)
+    settings = {**params.settings, "epochs": params.epochs * job.length, **RECIPE}
+    return train_sparse(job.network, build, plan, job.seed, sizes, **settings)
+
+
+def train_all(params: Params, pool: Pool, progress: Any = None) -> dict[Job, SparseTrial]:
+    """Train everything; the same whatever the number of processes."""
+    jobs = every_job(params)
+    return dict(zip(jobs, pool.map(partial(train_job, params=params), [(job,) for job in jobs], progress)))
+
+
+def active_neurons(masks: Mapping[str, torch.Tensor]) -> float:
+    """Share of the neurons that have active weights, all layers but the last together; 1 for a dense network."""
+    hidden = [fan_ins(mask) > 0 for mask in list(masks.values())[:-1]]
+    return float(torch.cat(hidden).double().mean()) if hidden else 1.0
+
+
+def trial_table(trials: Mapping[Job, SparseTrial]) -> pd.DataFrame:
+    """A row a training.
+
+    Returns:
+        The fields of `Job`; accuracies and active neurons in per cent, `ITOP` (share of weights ever active), `MACs`
+        of an image and of the dense network, `training MACs` of all steps, `revived` neurons over the training.
+    """
+    rows = []
+    for job, trial in trials.items():
+        found = {
+            "validation accuracy": 100 * (1 - trial.check_error),
+            "test accuracy": 100 * (1 - trial.test_error),
+            "active": 100 * active_neurons(trial.masks),
+            "ITOP": trial.itop,
+            "MACs": trial.macs,
+            "dense MACs": trial.dense_macs,
+            "training MACs": trial.step_macs * trial.images,
+            "revived": sum(each.revived for each in trial.log),
+        }
+        rows.append(asdict(job) | found)
+    return pd.DataFrame(rows).sort_values(
+        ["network", "method", "sparsity", "length", "width", "seed"], ignore_index=True
+    )
+
+
+def usual(table: pd.DataFrame, network: str, **changed: float) -> pd.DataFrame:
+    """Rows of a network at its usual length and width, SRigL at its usual γ, but for what is `changed`."""
+    wanted = {"length": 1, "width": 1.0} | {key: value for key, value in changed.items() if key != "gamma"}
+    rows = table[table["network"] == network]
+    for column, value in wanted.items():
+        rows = rows[rows[column] == value]
+    return rows[rows["gamma"].isna() | (rows["gamma"] == 0) | (rows["gamma"] == GAMMA)]
+
+
+def curves(rows: pd.DataFrame, column: str, by: str = "sparsity") -> dict[str, pd.DataFrame]:
+    """Mean, lowest and highest of a column over seeds: method → table with index `by`."""
+    found = {}
+    for method, each in rows.groupby("method", sort=False):
+        found[str(method)] = each.groupby(by)[column].agg(["mean", "min", "max"])
+    return {method: found[method] for method in METHODS if method in found}
+
+
+def paired(rows: pd.DataFrame, first: str, second: str, sparsity: float, column: str = "test accuracy") -> np.ndarray:
+    """A column of one method minus that of another at a sparsity, seed by seed; dense has but one sparsity."""
+    at = rows[(rows["sparsity"] == sparsity) | (rows["method"] == "dense")]
+    values = at.pivot(index="seed", columns="method", values=column)
+    return (values[first] - values[second]).to_numpy()

@@ -1,0 +1,201 @@
+"""What SRigL's notebook shows beside its trainings: masks to look at, variances, times of a layer, tables.
+
+Part of `papertwin.papers.srigl`, whose trials come in here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse as scipy_sparse
+from torch import nn
+
+from papertwin.papers.srigl import GAMMA, Params
+from papertwin.sparse.condensed import CondensedLinear
+from papertwin.sparse.densities import whole_part
+from papertwin.sparse.growing import Grown, srigl_mask
+from papertwin.sparse.masks import constant_fan_in_mask, random_mask
+from papertwin.sparse.trials import SparseTrial
+from papertwin.sparse.variances import KINDS, norm_variance, simulated_norms
+from papertwin.training.clock import interleaved
+
+WIDTHS_OF_VARIANCE = (40, 60, 80, 100)  # of figure 5
+DENSITIES = (0.2, 0.1, 0.05)  # k/n of figure 5
+OUTPUTS, INPUTS = 768, 3072  # of the layer that is timed
+TIMED = (0.8, 0.9, 0.95, 0.99)  # its sparsities
+BATCHES = (1, 256)
+ABLATED = 0.3  # share of its neurons that is ablated where some are
+EXAMPLE = (12, 16, 4)  # neurons, inputs and fan-in of figures 1 and 2
+
+
+# ---- masks to look at ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Example:
+    """One SRigL update of a small layer.
+
+    Attributes:
+        weight, gradient: (neurons, inputs), what the update saw.
+        before: (neurons, inputs) mask before it.
+        salient: (neurons, inputs), weights that matter.
+        grown: what it made.
+    """
+
+    weight: torch.Tensor
+    gradient: torch.Tensor
+    before: torch.Tensor
+    salient: torch.Tensor
+    grown: Grown
+
+
+def masks(seed: int) -> dict[str, torch.Tensor]:
+    """Figure 1: masks of a small layer with as many weights: anywhere, one fan-in, a quarter of the neurons ablated."""
+    neurons, inputs, fan_in = EXAMPLE
+    generator = torch.Generator().manual_seed(seed)
+    left = 3 * neurons // 4
+    ablated = torch.zeros(neurons, inputs, dtype=torch.bool)
+    rows = torch.randperm(neurons, generator=generator)[:left].sort().values
+    ablated[rows] = constant_fan_in_mask((left, inputs), neurons * fan_in // left, generator)
+    return {
+        "weights anywhere": random_mask((neurons, inputs), neurons * fan_in, generator),
+        "one fan-in": constant_fan_in_mask((neurons, inputs), fan_in, generator),
+        "one fan-in, neurons ablated": ablated,
+    }
+
+
+def example_update(seed: int) -> Example:
+    """Figure 2: an update in which a neuron whose weights are small, and get small gradients, is ablated."""
+    neurons, inputs, fan_in = EXAMPLE
+    generator = torch.Generator().manual_seed(seed)
+    before = constant_fan_in_mask((neurons, inputs), fan_in, generator)
+    scale = torch.ones(neurons, 1)
+    scale[neurons // 3] = 0.02
+    weight = torch.randn(neurons, inputs, generator=generator) * scale * before
+    gradient = torch.randn(neurons, inputs, generator=generator) * scale
+    count = whole_part(GAMMA * neurons * fan_in)
+    grown = srigl_mask(weight, gradient, before, budget=neurons * fan_in, count=count, gamma=GAMMA)
+    return Example(weight, gradient, before, grown.salient, grown)
+
+
+# ---- variance of the output norm -------------------------------------------------------------------------------------
+
+
+def variances(params: Params) -> pd.DataFrame:
+    """Figure 5: variance of ‖z‖² for each width, density and kind of mask.
+
+    Returns:
+        `width`, `sparsity`, `kind`; `theory`; `simulated` and its standard error `error`; `norm` and `norm error`, the
+        mean of ‖z‖² and its standard error.
+    """
+    rows = []
+    for density in DENSITIES:
+        for width in WIDTHS_OF_VARIANCE:
+            fan_in = whole_part(density * width)
+            for number, kind in enumerate(KINDS):
+                seed = params.first_seed + 1000 * number + width
+                norms = simulated_norms(width, fan_in, kind, draws=params.draws, seed=seed).numpy()
+                squares = (norms - norms.mean()) ** 2
+                rows.append(
+                    {
+                        "width": width,
+                        "sparsity": 1 - density,
+                        "kind": kind,
+                        "theory": norm_variance(width, fan_in, kind),
+                        "simulated": norms.var(ddof=1),
+                        "error": squares.std() / np.sqrt(len(norms)),
+                        "norm": norms.mean(),
+                        "norm error": norms.std() / np.sqrt(len(norms)),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+# ---- time of a layer -------------------------------------------------------------------------------------------------
+
+
+def layer_times(params: Params) -> pd.DataFrame:
+    """Figure 4: time the paper's layer in every form; all take turns, one thread.
+
+    Returns:
+        A row a round, columns (sparsity, batch, form): microseconds.
+    """
+    found = []
+    for sparsity in TIMED:
+        for batch in BATCHES:
+            inputs = torch.randn(batch, INPUTS, generator=torch.Generator().manual_seed(params.seed))
+            calls = forms(sparsity, inputs, params.seed)
+            with torch.inference_mode():
+                seconds = interleaved(calls, rounds=params.rounds if batch == 1 else max(3, params.rounds // 10))
+            found.append(1e6 * seconds)
+            found[-1].columns = pd.MultiIndex.from_tuples([(sparsity, batch, name) for name in calls])
+    table = pd.concat(found, axis=1)
+    table.columns.names = ["sparsity", "batch", "form"]
+    return table
+
+
+def forms(sparsity: float, inputs: torch.Tensor, seed: int) -> dict[str, Any]:
+    """Every form of a random layer with one fan-in: name → what computes it.
+
+    `dense` multiplies the masked weights; `structured only` has as many neurons as the ablated form, all of their
+    weights; CSR is torch's and SciPy's. The ablated form has the same weights in fewer neurons.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    fan_in = whole_part(INPUTS * (1 - sparsity))
+    left = whole_part((1 - ABLATED) * OUTPUTS)
+    masks = [constant_fan_in_mask((OUTPUTS, INPUTS), fan_in, generator) for _ in range(2)]
+    masks[1][left:] = False
+    masks[1][:left] = constant_fan_in_mask((left, INPUTS), min(INPUTS, OUTPUTS * fan_in // left), generator)
+    layers = [_masked(mask, generator) for mask in masks]
+    condensed, ablated = (CondensedLinear.from_linear(layer, mask) for layer, mask in zip(layers, masks))
+    dense, kept = layers[0], nn.Linear(INPUTS, left)
+    rows = dense.weight.detach().to_sparse_csr()
+    table, bias = scipy_sparse.csr_matrix(dense.weight.detach().numpy()), dense.bias.detach().numpy()
+    columns, numbers = inputs.T.contiguous(), inputs.numpy().T.copy()
+    return {
+        "condensed": lambda: condensed(inputs),
+        "condensed, ablated": lambda: ablated(inputs),
+        "structured only": lambda: kept(inputs),
+        "CSR, torch": lambda: torch.addmm(dense.bias[:, None], rows, columns),
+        "CSR, SciPy": lambda: table @ numbers + bias[:, None],
+        "dense": lambda: dense(inputs),
+    }
+
+
+def _masked(mask: torch.Tensor, generator: torch.Generator) -> nn.Linear:
+    """A linear layer with random weights under a mask."""
+    layer = nn.Linear(INPUTS, OUTPUTS)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(mask.shape, generator=generator) * mask)
+    return layer
+
+
+def time_table(times: pd.DataFrame) -> pd.DataFrame:
+    """Median microseconds of each form, and how many times as fast as dense: index (sparsity, batch, form)."""
+    table = times.median().rename("microseconds").to_frame()
+    dense = table.xs("dense", level="form")["microseconds"]
+    keys = list(zip(table.index.get_level_values("sparsity"), table.index.get_level_values("batch")))
+    return table.assign(**{"times as fast as dense": [dense[key] for key in keys] / table["microseconds"]})
+
+
+# ---- condensed networks ----------------------------------------------------------------------------------------------
+
+
+def condensed(trial: SparseTrial) -> nn.Module:
+    """Return a trained perceptron whose linear layers are condensed."""
+    from copy import deepcopy
+
+    model = deepcopy(trial.model)
+    for name, mask in trial.masks.items():
+        model.set_submodule(name, CondensedLinear.from_linear(model.get_submodule(name), mask))
+    return model.eval()
+
+
+@torch.inference_mode()
+def condensed_gap(trial: SparseTrial, images: np.ndarray) -> float:
+    """Largest difference of logits of the condensed and the masked network, over the largest logit."""
+    given = torch.from_numpy(images)
+    wanted = trial.model(given)
+    return float((condensed(trial)(given) - wanted).abs().max() / wanted.abs().max())
