@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from papertwin.errors import InputError
 from papertwin.sparse import condensed_torch
 
+PLAIN = (torch.Tensor, nn.Parameter)  # whose values lie at an address
 LEAST = 16  # inputs and active neurons for which there are compiled gradients
 
 
@@ -120,15 +121,16 @@ class CondensedLinear(nn.Module):
         Raises:
             InputError: another width, type or device than that of the weights.
         """
-        if x.dtype != self.weight.dtype and x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
-            x = x.to(self.weight.dtype)  # no kernel for half precision: as the weights are
-        _check_input(x, self.weight, self.in_features)
+        weight, bias = self.weight, self.bias
+        if x.dtype != weight.dtype and x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
+            x = x.to(weight.dtype)  # no kernel for half precision: as the weights are
+        _check_input(x, weight, self.in_features)
         rows = x if x.dim() == 2 else x.reshape(-1, self.in_features)
-        asks = torch.is_grad_enabled() and (x.requires_grad or any(each.requires_grad for each in self.parameters()))
-        if asks:
-            y = _Condensed.apply(rows, self.weight, self.bias, self)
+        known = (x, weight) if bias is None else (x, weight, bias)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in known):
+            y = _Condensed.apply(rows, weight, bias, self)
         else:
-            y = self._outputs(rows, self.weight, self.bias)
+            y = self._outputs(rows, weight, bias)
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
@@ -153,8 +155,9 @@ class CondensedLinear(nn.Module):
 
     def _compiled(self, x: torch.Tensor) -> Any:
         """The compiled kernels where they can compute this, or None."""
-        plain = x.device.type == "cpu" and x.dtype == torch.float32 and len(x) > 0 and len(self.rows) > 0
-        if not plain or torch.compiler.is_compiling() or type(x) not in (torch.Tensor, nn.Parameter):
+        if torch.compiler.is_compiling() or not x.is_cpu or x.dtype != torch.float32 or type(x) not in PLAIN:
+            return None
+        if x.shape[0] == 0 or self.rows.shape[0] == 0:
             return None
         if self._engine is None:
             from papertwin.sparse.condensed_cpu import Engine

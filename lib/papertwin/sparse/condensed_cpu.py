@@ -33,18 +33,17 @@ class Stamp:
     """
 
     def __init__(self, *tensors: torch.Tensor):
-        self._known = [(weakref.ref(tensor), *_state(tensor)) for tensor in tensors]
+        self._known = [
+            (weakref.ref(tensor), tensor.data_ptr(), None if tensor.is_inference() else tensor._version)
+            for tensor in tensors
+        ]
 
     def holds(self, *tensors: torch.Tensor) -> bool:
         """Whether these are the same tensors, unchanged."""
         for (known, place, version), tensor in zip(self._known, tensors):
-            if known() is not tensor or (place, version) != _state(tensor) or version is None:
+            if known() is not tensor or version is None or tensor.data_ptr() != place or tensor._version != version:
                 return False
         return True
-
-
-def _state(tensor: torch.Tensor) -> tuple[int, int | None]:
-    return tensor.data_ptr(), None if tensor.is_inference() else tensor._version
 
 
 class Engine:
@@ -61,12 +60,12 @@ class Engine:
 
     def forget(self) -> None:
         """Drop everything that was made of the weights and indices."""
-        self._places: Stamp | None = None
-        self._weights: Stamp | None = None
+        self._seen: Stamp | None = None  # weights, indices and rows, of the values
+        self._places: Stamp | None = None  # indices and rows, of the layouts
         self._made: dict[str, Any] = {}
         self._values: dict[str, Any] = {}
         self._rows = np.empty(0, np.int64)
-        self._none = np.zeros(self.outputs, np.float32)
+        self._none = torch.zeros(self.outputs)
 
     def forward(
         self,
@@ -95,16 +94,16 @@ class Engine:
         else:
             layouts.check_kernel(kernel, self.inputs)
         values = self._ready(kernel, weight, index, rows)
+        added = self._none if bias is None else bias
+        if added.dtype != torch.float32 or not added.is_contiguous():
+            added = added.to(torch.float32).contiguous()
         if kernel == "dense":
             y = functional.linear(x, values, bias)
             sound = not bool(y.isnan().any())
         else:
             y = torch.empty(batch, self.outputs)
-            added = self._none if bias is None else bias.detach().numpy()
-            if len(self._rows) < self.outputs:
-                y[:] = torch.from_numpy(added)
-            compute = {"lookup": self._lookup, "gather": self._gather, "lanes": self._forward_lanes}[kernel]
-            sound = compute(x, values, added, y)
+            compute = {"lookup": _lookup, "gather": _gather, "lanes": _lanes}[kernel]
+            sound = compute(x, values, self._rows, added, y)
         return y if sound else self.forward(x, weight, index, rows, bias, "gather")
 
     def input_gradient(
@@ -113,16 +112,14 @@ class Engine:
         """Gradient of the inputs: `given` (B, active), contiguous, at least 16 active → (B, in)."""
         values = self._ready("transposed", weight, index, rows)
         gradient = torch.empty(len(given), self.inputs)
-        target = np.arange(self.inputs), np.zeros(self.inputs, np.float32), gradient.data_ptr(), self.inputs
-        _by_lanes(given, values, self._made["transposed"], target)
+        _lanes(given, values, np.arange(self.inputs), torch.zeros(self.inputs), gradient)
         return gradient
 
     def weight_gradient(
         self, given: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, index: torch.Tensor, rows: torch.Tensor
     ) -> torch.Tensor:
         """Gradient of the weights: `given` (B, active) and x (B, in), at least 16 wide → (active, k)."""
-        self._ready("lanes", weight, index, rows)
-        tiles = self._made["lanes"]
+        tiles, _ = self._ready("lanes", weight, index, rows)
         missing = -len(x) % LANES
         given, x = (functional.pad(tensor, (0, 0, 0, missing)).contiguous() for tensor in (given, x))
         found = torch.zeros(index.numel())
@@ -136,41 +133,12 @@ class Engine:
         layouts.give_back(found.numpy(), tiles.source, gradient.numpy())
         return gradient.view(index.shape)
 
-    # ---- kernels -----------------------------------------------------------------------------------------------------
-
-    def _lookup(self, x: torch.Tensor, values: np.ndarray, bias: np.ndarray, y: torch.Tensor) -> bool:
-        """Write the outputs by lookups; returns whether none is NaN: only then was no unused input infinite or NaN."""
-        slots, addresses = self._made["lookup"]
-        given = x.data_ptr(), self.inputs, len(x), (values.ctypes.data, *addresses), slots.starts
-        target = self._rows, bias, y.data_ptr(), self.outputs
-        sound = _share(
-            lambda first, last: kernels.lookup(*given, first, last, *target),
-            len(slots.starts) - 1,
-            len(x) * len(slots.pairs),
-        )
-        return all(sound)
-
-    def _gather(self, x: torch.Tensor, values: np.ndarray, bias: np.ndarray, y: torch.Tensor) -> bool:
-        """Write the outputs one by one."""
-        index = self._made["gather"]
-        given, target = (x.data_ptr(), self.inputs, len(x), values, index), (bias, y.data_ptr(), self.outputs)
-        _share(
-            lambda first, last: kernels.gather(*given, first, last, self._rows, *target),
-            len(index),
-            len(x) * index.size,
-        )
-        return True
-
-    def _forward_lanes(self, x: torch.Tensor, values: np.ndarray, bias: np.ndarray, y: torch.Tensor) -> bool:
-        """Write the outputs by lanes."""
-        _by_lanes(x, values, self._made["lanes"], (self._rows, bias, y.data_ptr(), self.outputs))
-        return True
-
     # ---- layouts -----------------------------------------------------------------------------------------------------
 
     def _ready(self, name: str, weight: torch.Tensor, index: torch.Tensor, rows: torch.Tensor) -> Any:
         """The weights as a kernel wants them, made or refreshed where something has changed."""
-        if self._places is not None and self._places.holds(index, rows) and self._weights.holds(weight):
+        seen = self._seen
+        if seen is not None and seen.holds(weight, index, rows):
             values = self._values.get(name)
             if values is not None:
                 return values
@@ -179,11 +147,12 @@ class Engine:
                 self.forget()
                 self._rows = self._checked(index.numpy(), rows.numpy())
                 self._places = Stamp(index, rows)
-            if self._weights is None or not self._weights.holds(weight):
-                self._weights, self._values = Stamp(weight), {}
+            if self._seen is None or not self._seen.holds(weight, index, rows):
+                self._values = {}
+                self._seen = Stamp(weight, index, rows)
             if name not in self._made:
                 self._made[name] = self._layout(name, index.numpy(), len(index))
-            values = self._values[name] = self._filled(name, weight.detach(), index, rows)
+            values = self._values[name] = self._filled(name, weight.detach().contiguous(), index, rows)
             return values
 
     def _checked(self, index: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -200,8 +169,7 @@ class Engine:
         """Where each weight goes."""
         neurons = np.repeat(np.arange(active), index.shape[1])
         if name == "lookup":
-            slots = layouts.slots_of(index, self.inputs)
-            return slots, (slots.lanes.ctypes.data, slots.pairs.ctypes.data)
+            return layouts.slots_of(index, self.inputs)
         if name == "lanes":
             return layouts.tiles_of(neurons, index.ravel().astype(np.int64), (active, self.inputs))
         if name == "transposed":
@@ -209,28 +177,65 @@ class Engine:
         return np.ascontiguousarray(index, np.int32)
 
     def _filled(self, name: str, weight: torch.Tensor, index: torch.Tensor, rows: torch.Tensor) -> Any:
-        """The weights, each in its place."""
-        weight = weight.contiguous()
+        """The weights, each in its place: the first two arguments of the functions below."""
         if name == "dense":
             dense = torch.zeros(self.outputs, self.inputs)
             return dense.index_put_((rows.long()[:, None], index.long()), weight, accumulate=True)
+        layout = self._made[name]
         if name == "gather":
-            return weight.numpy()
-        layout = self._made[name][0] if name == "lookup" else self._made[name]
-        return layouts.values_of(weight.numpy(), layout.source)
+            return layout, weight.numpy()
+        values = layouts.values_of(weight.numpy(), layout.source)
+        if name != "lookup":
+            return layout, values
+        addresses = tuple(array.ctypes.data for array in (values, layout.lanes, layout.pairs, layout.starts))
+        return layout, addresses, values, self._rows.ctypes.data
 
 
-def _by_lanes(x: torch.Tensor, values: np.ndarray, tiles: layouts.Tiles, target: tuple[Any, ...]) -> None:
-    """Multiply x with a matrix in tiles, parts of the batch in threads; `target` is the kernel's last arguments."""
+# ---- kernels ---------------------------------------------------------------------------------------------------------
+
+
+def _lookup(x: torch.Tensor, made: Any, rows: np.ndarray, bias: torch.Tensor, y: torch.Tensor) -> bool:
+    """Write the outputs by lookups; returns whether none is NaN: only then was no unused input infinite or NaN."""
+    slots, addresses, _, rows_place = made
+    (batch, inputs), groups, outputs = x.shape, len(slots.starts) - 1, y.shape[1]
+    given = x.data_ptr(), inputs, batch, *addresses
+    target = rows_place, len(rows), bias.data_ptr(), y.data_ptr(), outputs
+    work = batch * len(slots.pairs)
+    if work < SHARED or torch.get_num_threads() == 1:
+        return kernels.lookup(*given, 0, groups, *target)
+    _fill(y, rows, bias)
+    return all(_share(lambda first, last: kernels.lookup(*given, first, last, *target), groups, work))
+
+
+def _gather(x: torch.Tensor, made: Any, rows: np.ndarray, bias: torch.Tensor, y: torch.Tensor) -> bool:
+    """Write the outputs one by one."""
+    index, weight = made
+    _fill(y, rows, bias)
+    given, target = (x.data_ptr(), x.shape[1], len(x), weight, index), (bias.detach().numpy(), y.data_ptr(), y.shape[1])
+    _share(lambda first, last: kernels.gather(*given, first, last, rows, *target), len(index), len(x) * index.size)
+    return True
+
+
+def _lanes(x: torch.Tensor, made: Any, rows: np.ndarray, bias: torch.Tensor, y: torch.Tensor) -> bool:
+    """Write the outputs by lanes, parts of the batch in threads."""
+    tiles, values = made
     batch, inputs = x.shape
+    _fill(y, rows, bias)
     threads = torch.get_num_threads() if batch * values.size >= MUCH else 1
     given = x.data_ptr(), inputs, batch, (values.ctypes.data, tiles.columns, tiles.starts, tiles.order)
-    parts, rows = layouts.parts(batch, threads), tiles.order.shape[1]
+    target, height = (rows, bias.detach().numpy(), y.data_ptr(), y.shape[1]), tiles.order.shape[1] + ROOM
     _in_threads(
-        lambda first, width: kernels.lanes(*given, first, width, *target, _scratch(LANES * width * (rows + ROOM))),
-        parts,
+        lambda first, width: kernels.lanes(*given, first, width, *target, _scratch(LANES * width * height)),
+        layouts.parts(batch, threads),
         threads,
     )
+    return True
+
+
+def _fill(y: torch.Tensor, rows: np.ndarray, bias: torch.Tensor) -> None:
+    """Give outputs that are ablated their bias."""
+    if len(rows) < y.shape[1]:
+        y.copy_(bias.detach().expand_as(y))
 
 
 _memory = threading.local()

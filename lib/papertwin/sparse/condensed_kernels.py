@@ -190,6 +190,16 @@ def _floats(_, address):
     return types.CPointer(types.float32)(types.int64), generate
 
 
+@intrinsic
+def _longs(_, address):
+    """A pointer to int64 at an address."""
+
+    def generate(_, builder, __, arguments):
+        return builder.inttoptr(arguments[0], ir.PointerType(_LONG))
+
+    return types.CPointer(types.int64)(types.int64), generate
+
+
 @jit
 def _address(array):
     """Where an array begins, as the signed number that addresses are here."""
@@ -211,39 +221,41 @@ def _hand_out(sums, start, end, rows, bias, y):
 
 
 @jit
-def lookup(x, inputs, batch, slots, starts, first, last, rows, bias, y, outputs):
+def lookup(x, inputs, batch, weights, lanes, pairs, starts, first, last, rows, active, bias, y, outputs):
     """Outputs of the groups [first, last), by lookups in registers (AVX-512F).
 
     Args:
         x: address of (batch, inputs).
-        slots: addresses of the weights (slots, 16), lanes (slots, 16) uint8 and pairs (slots, 2) uint16.
-        starts: (groups + 1,) int64, the first slot of each group of 16 neurons.
-        rows: (active,) int64, the output of each neuron.
-        bias: (outputs,).
-        y: address of (batch, outputs).
+        weights, lanes, pairs: addresses of (slots, 16), (slots, 16) uint8 and (slots, 2) uint16.
+        starts: address of (groups + 1,) int64, the first slot of each group of 16 neurons.
+        rows: address of (active,) int64, the output of each neuron.
+        bias: address of (outputs,).
+        y: address of (batch, outputs); with all groups at once, outputs that are ablated get their bias.
 
     Returns:
         Whether no sum is NaN. A slot without a weight multiplies 0 with an input the neuron does not use: where that
         is infinite or NaN, so is the sum, and it must be computed in another way.
     """
-    weights, lanes, pairs = slots
-    target = numba.carray(_floats(y), (batch, outputs))
+    target, added = numba.carray(_floats(y), (batch, outputs)), numba.carray(_floats(bias), (outputs,))
+    places, begin = numba.carray(_longs(rows), (active,)), numba.carray(_longs(starts), (last + 1,))
     width = LANES * (last - first)
+    if active < outputs and first == 0 and width >= active:
+        for b in range(batch):
+            target[b] = added
     sums = np.empty((4, width), np.float32)
-    sound, row = True, 0
+    stride, sound, row = 4 * inputs, True, 0
     while row < batch:
-        place, count = x + 4 * inputs * row, 4 if batch - row >= 4 else (2 if batch - row >= 2 else 1)
+        place, count = x + stride * row, 4 if batch - row >= 4 else (2 if batch - row >= 2 else 1)
         for g in range(first, last):
             out = _address(sums) + 4 * LANES * (g - first)
             if count == 4:
-                _add_slots(place, 4 * inputs, weights, lanes, pairs, starts[g], starts[g + 1], out, 4 * width, 4)
+                _add_slots(place, stride, weights, lanes, pairs, begin[g], begin[g + 1], out, 4 * width, 4)
             elif count == 2:
-                _add_slots(place, 4 * inputs, weights, lanes, pairs, starts[g], starts[g + 1], out, 4 * width, 2)
+                _add_slots(place, stride, weights, lanes, pairs, begin[g], begin[g + 1], out, 4 * width, 2)
             else:
-                _add_slots(place, 4 * inputs, weights, lanes, pairs, starts[g], starts[g + 1], out, 4 * width, 1)
+                _add_slots(place, stride, weights, lanes, pairs, begin[g], begin[g + 1], out, 4 * width, 1)
         for k in range(count):
-            end = min(len(rows), LANES * last)
-            sound &= _hand_out(sums[k], LANES * first, end, rows, bias, target[row + k])
+            sound &= _hand_out(sums[k], LANES * first, min(active, LANES * last), places, added, target[row + k])
         row += count
     return sound
 
