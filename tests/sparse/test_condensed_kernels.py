@@ -253,6 +253,36 @@ def test_layouts_are_made_once_and_values_only_after_a_change(monkeypatch):
     assert made == ["_layout", "_filled", "_filled"]
 
 
+def test_a_layer_made_in_inference_mode_keeps_its_layouts_as_well(monkeypatch):
+    made, before = [], condensed_cpu.Engine._layout
+    monkeypatch.setattr(condensed_cpu.Engine, "_layout", lambda *a: made.append(a[1]) or before(*a))
+    with torch.inference_mode():
+        layer, matrix = drawn(30, 100, 9)
+        for _ in range(3):
+            assert_same(layer, matrix, 20)
+    assert made == ["lanes"]
+
+
+@pytest.mark.parametrize("kernel", HERE)
+def test_defaults_of_torch_do_not_matter(kernel):
+    layer, matrix = drawn(30, 100, 9, out=33)
+    layer.kernel = kernel
+    x, given = torch.randn(20, 100), torch.randn(20, 33)
+    wanted = (matrix @ x.double().numpy().T).T + layer.bias.double().numpy()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            y = layer.requires_grad_()(x.requires_grad_())
+            y.backward(given)
+    finally:
+        torch.set_default_dtype(before)
+    np.testing.assert_allclose(y.detach().numpy(), wanted, rtol=0, atol=1e-4)
+    torch.testing.assert_close(x.grad, given @ layer.to_dense().weight.detach(), rtol=1e-4, atol=1e-4)
+    wanted = (given.T @ x.detach())[layer.rows[:, None], layer.index.long()]
+    torch.testing.assert_close(layer.weight.grad, wanted, rtol=1e-4, atol=1e-4)
+
+
 CODE = """
 import numba, torch
 from papertwin.sparse.condensed import CondensedLinear

@@ -64,10 +64,11 @@ class CondensedLinear(nn.Module):
         super().__init__()
         _check(in_features, out_features, weight, index, rows, bias)
         self.in_features, self.out_features, self.kernel = in_features, out_features, kernel
-        self.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
-        self.register_buffer("index", index.detach().to(torch.int32, copy=True).contiguous())
-        self.register_buffer("rows", rows.detach().to(torch.int64, copy=True))
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        with torch.inference_mode(False):  # whose tensors do not say when they change
+            self.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
+            self.register_buffer("index", index.detach().to(torch.int32, copy=True).contiguous())
+            self.register_buffer("rows", rows.detach().to(torch.int64, copy=True))
+            self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         self._engine: Any = None
 
     @classmethod

@@ -21,6 +21,7 @@ from papertwin.sparse import condensed_kernels as kernels
 from papertwin.sparse import condensed_layouts as layouts
 from papertwin.sparse.condensed_layouts import LANES, Kernel
 
+PLAIN = {"dtype": torch.float32, "device": "cpu"}  # what the kernels write, whatever the default is
 ROOM = layouts.TILE + LANES  # rows of a tile in the scratch memory of a kernel
 SHARED = 400_000  # slots times rows of the batch, from which on threads share them: about 0.4 ms
 MUCH = 64 * SHARED  # weights times rows of the batch, for lanes: about 0.5 ms
@@ -65,7 +66,7 @@ class Engine:
         self._made: dict[str, Any] = {}
         self._values: dict[str, Any] = {}
         self._rows = np.empty(0, np.int64)
-        self._none = torch.zeros(self.outputs)
+        self._none = torch.zeros(self.outputs, **PLAIN)
 
     def forward(
         self,
@@ -101,7 +102,7 @@ class Engine:
             y = functional.linear(x, values, bias)
             sound = not bool(y.isnan().any())
         else:
-            y = torch.empty(batch, self.outputs)
+            y = torch.empty(batch, self.outputs, **PLAIN)
             compute = {"lookup": _lookup, "gather": _gather, "lanes": _lanes}[kernel]
             sound = compute(x, values, self._rows, added, y)
         return y if sound else self.forward(x, weight, index, rows, bias, "gather")
@@ -111,8 +112,8 @@ class Engine:
     ) -> torch.Tensor:
         """Gradient of the inputs: `given` (B, active), contiguous, at least 16 active → (B, in)."""
         values = self._ready("transposed", weight, index, rows)
-        gradient = torch.empty(len(given), self.inputs)
-        _lanes(given, values, np.arange(self.inputs), torch.zeros(self.inputs), gradient)
+        gradient = torch.empty(len(given), self.inputs, **PLAIN)
+        _lanes(given, values, np.arange(self.inputs), torch.zeros(self.inputs, **PLAIN), gradient)
         return gradient
 
     def weight_gradient(
@@ -122,14 +123,14 @@ class Engine:
         tiles, _ = self._ready("lanes", weight, index, rows)
         missing = -len(x) % LANES
         given, x = (functional.pad(tensor, (0, 0, 0, missing)).contiguous() for tensor in (given, x))
-        found = torch.zeros(index.numel())
+        found = torch.zeros(index.numel(), **PLAIN)
         places = x.data_ptr(), self.inputs, given.data_ptr(), given.shape[1], len(x)
         matrix = tiles.columns, tiles.starts, tiles.order
         task = lambda first, last: kernels.weight_gradient(  # noqa: E731
             *places, matrix, first, last, found.data_ptr(), _scratch(4 * LANES * (given.shape[1] + 2 * ROOM))
         )
         _share(task, len(index), len(x) * index.numel() // LANES)
-        gradient = torch.empty(index.numel())
+        gradient = torch.empty(index.numel(), **PLAIN)
         layouts.give_back(found.numpy(), tiles.source, gradient.numpy())
         return gradient.view(index.shape)
 
@@ -179,7 +180,7 @@ class Engine:
     def _filled(self, name: str, weight: torch.Tensor, index: torch.Tensor, rows: torch.Tensor) -> Any:
         """The weights, each in its place: the first two arguments of the functions below."""
         if name == "dense":
-            dense = torch.zeros(self.outputs, self.inputs)
+            dense = torch.zeros(self.outputs, self.inputs, **PLAIN)
             return dense.index_put_((rows.long()[:, None], index.long()), weight, accumulate=True)
         layout = self._made[name]
         if name == "gather":
