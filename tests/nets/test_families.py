@@ -1,5 +1,7 @@
 """A small network of every family trains: logits a class, gradients for every weight, weights by the seed alone."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -35,6 +37,12 @@ FAMILIES = {
     "googlenet alone": (nets.googlenet, 28, {"side": 28, "geometry": "C", "auxiliary": False}),
     "resnet-50": (nets.resnet50, 14, {"root": 8}),
     "resnet-200": (nets.resnet200, 14, {"root": 4}),
+    "resnet-18": (partial(nets.cifar_resnet, 18), 14, {}),
+    "resnet-8": (partial(nets.cifar_resnet, 8), 14, {"width": 0.5}),
+    "resnet-8 padding": (partial(nets.cifar_resnet, 8), 28, {"width": 0.5, "shortcut": "padding"}),
+    "wide resnet-10": (nets.wide_resnet, 14, {"depth": 10, "width": 0.5}),
+    "mobilenet": (nets.mobilenet, 14, {"side": 14}),
+    "vit": (nets.vit, 14, {"side": 14, "patch": 7, "width": 12, "depth": 2, "heads": 3}),
 }
 
 

@@ -13,13 +13,16 @@ from papertwin.nets import (
     Composite,
     alexnet,
     cifar_nin,
+    cifar_resnet,
     convolution,
     googlenet,
     imagenet_nin,
+    mobilenet,
     nin64,
     nin_c3,
     resnet,
     vgg,
+    wide_resnet,
 )
 from papertwin.nets.equivalent import joined_kernels
 from papertwin.nets.initial import fan_in, seeded
@@ -46,6 +49,9 @@ FAMILIES = {
     "googlenet lr": partial(googlenet, low_rank="conv1", width=0.5, side=64, geometry="B"),
     "resnet-50": partial(resnet, 50, root=8, width=0.25),
     "resnet-200": partial(resnet, 200, root=8, width=0.25),
+    "resnet-18": partial(cifar_resnet, 18, width=0.5),
+    "wide resnet": partial(wide_resnet, 10),
+    "mobilenet": partial(mobilenet, width=0.5, side=32),
 }
 
 

@@ -24,6 +24,7 @@ _HOMES = {
     "alexnet": ".classic",
     "build": ".catalogue",
     "cifar_nin": ".nin_family",
+    "cifar_resnet": ".cifar_residual",
     "consecutive_pairs": ".covariance",
     "convolution": ".layers",
     "count": ".counting",
@@ -42,6 +43,7 @@ _HOMES = {
     "lenet": ".classic",
     "low_rank_layer": ".vgg_family",
     "mlp": ".classic",
+    "mobilenet": ".mobile",
     "nin": ".classic",
     "nin64": ".nin_family",
     "nin_c3": ".nin_family",
@@ -63,7 +65,9 @@ _HOMES = {
     "train": ".recipes",
     "untrained": ".recipes",
     "vgg": ".vgg_family",
+    "vit": ".transformer",
     "whitening": ".comoments",
+    "wide_resnet": ".cifar_residual",
 }
 __all__ = sorted(_HOMES)
 __getattr__ = names_from(__name__, _HOMES)

@@ -5,6 +5,10 @@ The rule of the three papers (arXiv 1603.01250, 1605.06489, 1511.06744), for one
 - convolution: H·W·d·(c/g)·h·w with the size H×W of its output, + d where it has a bias (once a channel, not a pixel);
 - fully connected: in·out, + out where it has a bias;
 - ReLU, pooling, normalisation, concatenation, dropout: nothing; parameters of batch normalisation are left out.
+
+Ours, for transformers, of which none of them speaks: a fully connected layer costs in·out for each token; attention
+costs 2·n²·D of n tokens of D values (q kᵀ, and its product with v), its softmax nothing; class token and positions are
+parameters that cost nothing, as any sum of two maps; parameters of layer normalisation are left out like the others.
 """
 
 from collections.abc import Iterator
@@ -21,6 +25,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from papertwin.errors import InputError
 from papertwin.nets.conditional.selection import Conditional
 from papertwin.nets.sizes import whole
+from papertwin.nets.transformer import Heads, Tokens
+
+Kind = Literal["conv", "fc", "tokens", "attention"]
+KINDS: dict[type[nn.Module], Kind] = {nn.Conv2d: "conv", nn.Linear: "fc", Tokens: "tokens", Heads: "attention"}
+COUNTED = tuple(KINDS)
+NORMS = (_BatchNorm, nn.LayerNorm)
 
 
 @dataclass(frozen=True)
@@ -29,14 +39,14 @@ class LayerCount:
 
     Attributes:
         name: dotted path of the layer in its network.
-        kind: conv or fc.
+        kind: conv, fc, or of transformers tokens and attention.
         params: weights and biases; 0 where the layer shares them with one that ran before.
         macs: multiply-accumulate operations an image.
-        output: shape of its output without the batch, (C, H, W) or (C,).
+        output: shape of its output without the batch, (C, H, W), (C,) or, of tokens, (n, D).
     """
 
     name: str
-    kind: Literal["conv", "fc"]
+    kind: Kind
     params: int
     macs: int
     output: tuple[int, ...]
@@ -47,9 +57,9 @@ class Counts:
     """What a network costs.
 
     Attributes:
-        params: weights and biases, without those of batch normalisation.
+        params: weights and biases, without those of normalisation.
         macs: multiply-accumulate operations an image.
-        layers: convolutions and fully connected layers in the order in which they ran.
+        layers: convolutions, fully connected layers, tokens and attention in the order in which they ran.
     """
 
     params: int
@@ -100,10 +110,11 @@ def _check_layers(model: nn.Module) -> None:
     """Check that every layer with parameters of its own can be counted."""
     for name, layer in model.named_modules():
         own = [key for key, _ in layer.named_parameters(recurse=False)]
-        if own and not isinstance(layer, nn.Conv2d | nn.Linear | _BatchNorm):
+        if own and not isinstance(layer, (*COUNTED, *NORMS)):
             raise InputError(
                 f"Layer {name or '(the network itself)'} is a {type(layer).__name__} with parameters {', '.join(own)}: "
-                "only Conv2d, Linear and batch normalisation can be counted. Build it from those."
+                "only Conv2d, Linear, batch and layer normalisation, and Tokens and Heads of "
+                "papertwin.nets.transformer can be counted. Build it from those."
             )
 
 
@@ -144,13 +155,13 @@ def _recorded(model: nn.Module) -> Iterator[list[LayerCount]]:
         new = [tensor for tensor in layer.parameters(recurse=False) if id(tensor) not in seen]
         seen.update(id(tensor) for tensor in new)
         params = sum(tensor.numel() for tensor in new)
-        kind = "conv" if isinstance(layer, nn.Conv2d) else "fc"
+        kind = next(kind for type_, kind in KINDS.items() if isinstance(layer, type_))
         rows.append(LayerCount(name, kind, params, _macs(layer, output), tuple(output.shape[1:])))
 
     hooks = [
         layer.register_forward_hook(lambda layer, _, output, name=name: record(name, layer, output))
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
+        if isinstance(layer, COUNTED)
     ]
     try:
         yield rows
@@ -160,7 +171,14 @@ def _recorded(model: nn.Module) -> Iterator[list[LayerCount]]:
 
 
 def _macs(layer: nn.Module, output: torch.Tensor) -> int:
-    """Operations of a layer for one image: a product for each weight at each place, a sum for each bias."""
+    """Operations of a layer for one image: a product for each weight at each place, a sum for each bias.
+
+    Of attention: two matrix products of n×D values; of tokens: none.
+    """
+    if isinstance(layer, Tokens):
+        return 0
+    if isinstance(layer, Heads):
+        return 2 * output.shape[1] * output[0].numel()
     channels = output.shape[1] if isinstance(layer, nn.Conv2d) else output.shape[-1]
     places = output[0].numel() // channels
     return places * layer.weight.numel() + (channels if layer.bias is not None else 0)

@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from papertwin.errors import InputError
+from papertwin.nets.cifar_residual import BasicBlock, WideBlock
 from papertwin.nets.initial import LINEAR, RELU, composite_fan_out, deviation, fan_in, fan_out, seeded
 from papertwin.nets.layers import Composite
 from papertwin.nets.residual import Bottleneck
@@ -34,7 +35,9 @@ PASSED = (
     *(_BatchNorm, _DropoutNd, nn.Identity, nn.Flatten),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d),
 )
-GAINS: dict[type[nn.Module], dict[str, float]] = {Bottleneck: {"projection": LINEAR}}  # known of our own modules
+BLOCKS = (Bottleneck, BasicBlock, WideBlock)
+# known of our own modules
+GAINS: dict[type[nn.Module], dict[str, float]] = {block: {"projection": LINEAR} for block in BLOCKS}
 UNKNOWN = nn.Module()  # what follows a chain within a module whose forward cannot be read
 
 
