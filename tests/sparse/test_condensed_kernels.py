@@ -91,12 +91,12 @@ def test_many_threads_call_one_layer():
 @pytest.mark.parametrize("kernel", HERE)
 @pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
 @pytest.mark.parametrize("batch", [1, 4, 20])
-def test_what_is_not_finite_stays_where_it_is_used(kernel, bad, batch):
+@pytest.mark.parametrize("place", [0, 16, 48, 50])  # lanes without a weight look up the first input of a block
+def test_what_is_not_finite_stays_where_it_is_used(kernel, bad, batch, place):
     layer, _ = drawn(40, 64, 3)
     layer.kernel = kernel
     x = torch.randn(batch, 64)
     clean = layer(x)
-    place = int(layer.index[0, 0])
     x[-1, place] = bad
     y = layer(x)
     users = (layer.index == place).any(1)
@@ -294,6 +294,62 @@ for batch in (1, 20):
     assert (layer(x) - torch.nn.functional.linear(x, layer.to_dense().weight, layer.bias)).abs().max() < 1e-5
 print(condensed_layouts.has_lookups(), sum(condensed_kernels.lanes.stats.cache_hits.values()))
 """
+
+
+GUARDED = """
+import ctypes, mmap, sys, torch
+from papertwin.sparse.condensed import CondensedLinear
+
+PAGE, held = mmap.PAGESIZE, []
+
+def guarded(values):  # a copy after which comes a page that must not be read
+    size = values.numel() * 4
+    pages = -(-size // PAGE)
+    memory = mmap.mmap(-1, (pages + 1) * PAGE)
+    place = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(place + pages * PAGE), PAGE, 0) == 0
+    held.append(memory)
+    copy = torch.frombuffer(memory, dtype=torch.float32, count=values.numel(), offset=pages * PAGE - size)
+    return copy.view(values.shape).copy_(values)
+
+for width, out in [(20, 21), (17, 16), (300, 33)]:
+    mask = torch.rand(out, width).argsort(1) < 7
+    layer = CondensedLinear.from_linear(torch.nn.Linear(width, out), mask)
+    dense = layer.to_dense()
+    for kernel in sys.argv[1:]:
+        layer.kernel = kernel
+        for batch in (1, 3, 16, 33):
+            x = guarded(torch.randn(batch, width)).requires_grad_()
+            y = layer(x)
+            assert torch.allclose(y, dense(x), atol=1e-4)
+            y.backward(guarded(torch.randn(batch, out)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="protects pages as Linux does")
+def test_nothing_is_read_past_the_end_of_an_input():
+    command = [sys.executable, "-c", GUARDED, *HERE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("change", [lambda t: t.detach(), lambda t: t.clone()])
+def test_a_stamp_is_of_one_tensor(change):
+    known = torch.zeros(3)
+    stamp = condensed_cpu.Stamp(known)
+    assert stamp.holds(known)
+    assert not stamp.holds(change(known))
+
+
+def test_a_stamp_notices_changes():
+    for change in (lambda t: t.add_(1), lambda t: setattr(t, "data", torch.zeros(3))):
+        known = torch.zeros(3)
+        stamp = condensed_cpu.Stamp(known)
+        change(known)
+        assert not stamp.holds(known)
+    with torch.inference_mode():
+        silent = torch.zeros(3)
+    assert not condensed_cpu.Stamp(silent).holds(silent)
 
 
 def run(**environment):
