@@ -74,6 +74,11 @@ def test_layers_that_run_twice_cost_twice():
     assert forward_macs(model, (6,), {"0": mask}) == 2 * (10 + 6) + 14
 
 
+def test_a_bias_for_each_weight():
+    mask = torch.tensor([[True], [False], [True]])
+    assert forward_macs(nn.Linear(1, 3), (1,), {"": mask}) == 2 + 3
+
+
 def test_masks_of_layers_that_are_not_counted():
     with pytest.raises(InputError, match="masks name 1, nine; counted are 0, 2, 4"):
         forward_macs(net(), SHAPE, {"nine": torch.ones(1), "1": torch.ones(1)})

@@ -59,7 +59,7 @@ def layers(draw, structured=False, ties=False):
     """A layer in the midst of training: some active weights are still 0, some neurons have none."""
     shape = draw(
         st.one_of(
-            st.tuples(st.integers(1, 9), st.integers(2, 9)),
+            st.tuples(st.integers(1, 9), st.integers(2, 16)),
             st.tuples(st.integers(1, 6), st.integers(1, 3), st.integers(1, 3), st.integers(2, 3)),
         )
     )
@@ -227,6 +227,15 @@ def test_the_least_number_is_exact(gamma, inputs, least):
     found = srigl_mask(weight, gradient, mask, budget=4 * inputs, count=dropped, gamma=gamma)
     assert found.least == least
     assert found.active.tolist() == [True, True, False, True]
+
+
+def test_weights_of_ablated_neurons_take_no_place_of_others():
+    """The 8 is among the four largest, but its neuron is ablated; so 0.1 is the fourth that stays."""
+    mask = rows([1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]).bool()
+    weight = rows([5, 6, 0, 0], [7, 0.1, 0, 0], [8, 0.05, 0, 0])
+    gradient = rows([0, 0, 0, 1], [0, 0, 3, 4], [0, 0, 0, 0])
+    found = srigl_mask(weight, gradient, mask, budget=6, count=2, gamma=1.0)
+    assert found.mask.int().tolist() == [[1, 1, 0, 1], [1, 1, 0, 1], [0, 0, 0, 0]]
 
 
 def test_no_more_neurons_are_ablated_than_the_budget_allows():

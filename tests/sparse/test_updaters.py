@@ -23,6 +23,7 @@ OPTIMIZERS = {
     "Adam": lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.01, amsgrad=True),
     "AdamW": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.3),
     "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.001, momentum=0.9, centered=True),
+    "Adafactor": lambda p: torch.optim.Adafactor(p, lr=0.01),
 }
 
 
@@ -137,8 +138,10 @@ def test_training_is_the_loop_by_hand(kind, net, passes, accumulate):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_what_holds_after_every_step(kind, optimizer):
     """Only the active gradient arrives; new weights and their memory are 0, those that stay keep theirs."""
-    model = conv()
-    optimizer, updater = made(kind, model, OPTIMIZERS[optimizer], sparsity=0.5, schedule=DropSchedule(20, 3, drop=0.9))
+    model, gamma = conv(), {"gamma": 1.0} if kind is SRigL else {}
+    optimizer, updater = made(
+        kind, model, OPTIMIZERS[optimizer], sparsity=0.8, schedule=DropSchedule(20, 3, drop=0.9), **gamma
+    )
     layers = {name: model.get_submodule(name) for name in updater.masks}
     ever = {name: mask.clone() for name, mask in updater.masks.items()}
     back_at_once = 0
@@ -188,6 +191,9 @@ def test_what_holds_after_every_step(kind, optimizer):
         assert updater.sparsity() == pytest.approx(1 - sum(int(m.sum()) for m in updater.masks.values()) / total)
     assert updater.steps == 20
     assert (back_at_once > 0) == (kind is not Updater)  # some were dropped and grown in one update
+    if kind is SRigL:
+        assert all(sum(getattr(entry, what) for entry in updater.log) for what in ("ablated", "revived", "least"))
+        assert any(entry.dropped != entry.grown for entry in updater.log)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,7 +17,7 @@ def built(kind, seed=0, passes=3, sparsity=0.6, schedule=None, sizes=(10, 12, 8,
     a, b, c, d = sizes
     model = nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Linear(b, c), nn.ReLU(), nn.Linear(c, d))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    schedule = schedule or DropSchedule(steps=STEPS + 2, every=4, drop=0.8)
+    schedule = schedule or DropSchedule(steps=STEPS + 6, every=4, drop=0.8)
     return model, optimizer, kind(model, optimizer, schedule, sparsity=sparsity, passes=passes, seed=seed, **options)
 
 
@@ -76,6 +76,17 @@ def test_the_order_of_loading_makes_no_difference(order):
     second = built(SRigL, seed=5)
     for place in order:
         second[place].load_state_dict(first[place].state_dict())
+    assert same(states(*second), states(*first))
+
+
+@pytest.mark.parametrize("step", [0, 5, 7])
+def test_what_an_updater_had_seen_is_forgotten(step):
+    first, second = built(RigL), built(RigL, seed=5)
+    train(*first, 0, step)
+    train(*second, 0, 7)  # in the midst of a window
+    assert len(second[2].state_dict()["seen"]["0"]) == 3
+    for part, state in zip(second, states(*first)):
+        part.load_state_dict(state)
     assert same(states(*second), states(*first))
 
 

@@ -264,10 +264,8 @@ class Growing(Updater):
         return mean
 
     def _settle(self, name: str, old: torch.Tensor, fraction: float, least: int) -> None:
-        """Start new connections at 0 with nothing remembered, mask the others, and write down what was done."""
-        new, weight = self.masks[name], self._layers[name].weight
-        for each in (weight, *self._memory(weight)):
-            each.mul_(old)
+        """Mask what was dropped, and write down what was done; new connections are 0 already, as masked ones are."""
+        new = self.masks[name]
         self._apply(name)
         self.ever[name] |= new
         before, after = fan_ins(old), fan_ins(new)
