@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from papertwin.errors import InputError
 from papertwin.nets import count, vit
-from papertwin.nets.transformer import EPSILON, Block
+from papertwin.nets.transformer import Block
 
 TINY = {"side": 14, "patch": 7, "width": 24, "depth": 3, "heads": 4, "in_channels": 1}
 
@@ -31,7 +31,7 @@ def unlike(model):
 def encoder_layer(block):
     """torch's layer with the weights of a block."""
     width = block.norm1.weight.numel()
-    options = {"dropout": 0.0, "activation": "gelu", "layer_norm_eps": EPSILON, "batch_first": True}
+    options = {"dropout": 0.0, "activation": "gelu", "layer_norm_eps": 1e-6, "batch_first": True}
     layer = nn.TransformerEncoderLayer(width, block.attention.heads.heads, 4 * width, norm_first=True, **options)
     own = {
         "self_attn.in_proj_": block.attention.qkv,
@@ -48,6 +48,7 @@ def test_a_block_is_torchs_encoder_layer(training):
     block = unlike(Block(24, 4))
     layer = encoder_layer(block).train(training)
     tokens = torch.randn(3, 7, 24)
+    assert {block.norm1.eps, block.norm2.eps, vit(**TINY, seed=0).norm.eps} == {1e-6}
     torch.testing.assert_close(block(tokens), layer(tokens), rtol=1e-4, atol=1e-4)
 
 

@@ -20,7 +20,7 @@ from papertwin.nets.sizes import convolved, scaled, whole
 STEM = 32
 FILTERS = (64, 128, 128, 256, 256, *(512,) * 6, 1024, 1024)  # of the 1×1 convolutions
 STRIDED = (0, 2, 4, 6, 12)  # layers with stride 2: 0 is the stem, the others depthwise
-SMALL, LAST = 64, 4  # pixels a side: of the largest small image, of its last maps at most
+LAST = 4  # pixels a side of the last maps of a small image, at most
 
 
 def mobilenet(
@@ -69,10 +69,8 @@ def mobilenet(
 
 
 def _strided(side: int) -> tuple[int, ...]:
-    """Choose the layers with stride 2 for an image."""
-    if side > SMALL:
-        return STRIDED
+    """Choose the layers with stride 2 for an image: the last ones, all five of them above 64 pixels a side."""
     halvings = 0
-    while side > LAST:
+    while side > LAST and halvings < len(STRIDED):
         side, halvings = convolved(side, 3, 2, 1), halvings + 1
     return STRIDED[len(STRIDED) - halvings :]
