@@ -14,9 +14,10 @@
     [True, True]
 
 Masked weights are 0 in the model itself: it computes as ever, and its gradient is that of the dense layer, of which
-only the active part reaches the optimiser. Any optimiser of torch will do; what it remembers of a weight (tensors of
-the weight's shape) is masked, and forgotten where a connection is new. With torch.distributed each process makes the
-same masks: gradients are averaged, masks come from rank 0.
+only the active part reaches the optimiser. What the optimiser remembers of each weight (tensors of the weight's shape,
+as of SGD, Adam, AdamW and RMSprop) is masked, and forgotten where a connection is new; Adam and RMSprop then take large
+first steps there, since they count the steps of the whole tensor. With torch.distributed each process makes the same
+masks, given the same seed: gradients are averaged, new masks come from rank 0.
 
 Sources as in `papertwin.sparse.growing`. An update follows the optimiser's step; gradients are averaged over the last
 `passes` backward passes. Ours: what an interrupted training needs to go on bit for bit is in `state_dict`.
