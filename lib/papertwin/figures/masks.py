@@ -91,6 +91,7 @@ def _two(mask: torch.Tensor) -> np.ndarray:
 def _cells(ax: plt.Axes, state: np.ndarray, colours: list[str], title: str) -> None:
     """Draw a grid of cells, a colour for each state."""
     ax.imshow(state, cmap=ListedColormap(colours), vmin=0, vmax=len(colours) - 1, aspect="equal")
+    ax.set(xticks=[], yticks=[])  # a line between cells is not drawn where an ordinary tick stands
     ax.set_xticks(np.arange(-0.5, state.shape[1]), minor=True)
     ax.set_yticks(np.arange(-0.5, state.shape[0]), minor=True)
     ax.grid(False)
