@@ -17,6 +17,7 @@ def seed_curves(
     curves: Mapping[str, pd.DataFrame],
     *,
     places: Sequence[float] | None = None,
+    levels: Sequence[str] = (),
     colours: Mapping[str, str] | None = None,
     names: bool = True,
 ) -> None:
@@ -24,9 +25,9 @@ def seed_curves(
 
     Args:
         ax: where; limits of the vertical axis must be set before where they are to be others.
-        curves: name → table whose index is the horizontal coordinate, with columns mean, min and max. A table of one
-            row is a level line.
+        curves: name → table whose index is the horizontal coordinate, with columns mean, min and max.
         places: values of the index in the order in which they stand at equal distances; None takes their own size.
+        levels: names of tables of which the first row is drawn as a level line, whatever its index.
         colours: name → colour; None takes those of the style, in order.
         names: whether the names are written at the right ends of the lines.
 
@@ -36,19 +37,25 @@ def seed_curves(
     if not curves or any(not set(COLUMNS) <= set(each) or each.empty for each in curves.values()):
         raise InputError(f"curves must have tables with rows and the columns {', '.join(COLUMNS)}, at least one table.")
     at = {value: number for number, value in enumerate(places)} if places is not None else None
-    unknown = {value for each in curves.values() if len(each) > 1 for value in each.index} - set(at or ())
+    unknown = {value for name, each in curves.items() if name not in levels for value in each.index} - set(at or ())
     if at is not None and unknown:
         raise InputError(f"places lacks {sorted(unknown)}, at which there are points; got {list(places or ())}.")
     ends = {}
+    spread = [
+        value if at is None else at[value]
+        for name, each in curves.items()
+        if name not in levels
+        for value in each.index
+    ]
+    step = 0.012 * float(np.ptp(spread)) if spread else 0.0
     for number, (name, table) in enumerate(curves.items()):
         colour = (colours or {}).get(name, f"C{number % 7}")
-        level = len(table) == 1
         mean = float(table["mean"].iloc[0])
-        if level:
+        if name in levels:
             ax.axhline(mean, color=colour, ls="--", lw=0.9, label=name)
         else:
             x = np.array([value if at is None else at[value] for value in table.index], dtype=float)
-            x = x + 0.012 * (number - len(curves) / 2) * np.ptp(x)  # bars of two lines beside each other
+            x = x + step * (number - len(curves) / 2)  # bars of two lines beside each other
             ax.plot(x, table["mean"], "o-", ms=3.5, color=colour, label=name)
             ax.vlines(x, table["min"], table["max"], color=colour, lw=0.8, alpha=0.6)
             mean = float(table["mean"].iloc[-1])

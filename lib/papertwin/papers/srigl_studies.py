@@ -3,6 +3,7 @@
 Part of `papertwin.papers.srigl`, whose trials come in here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ OUTPUTS, INPUTS = 768, 3072  # of the layer that is timed
 TIMED = (0.8, 0.9, 0.95, 0.99)  # its sparsities
 BATCHES = (1, 256)
 ABLATED = 0.3  # share of its neurons that is ablated where some are
-EXAMPLE = (12, 16, 4)  # neurons, inputs and fan-in of figures 1 and 2
+EXAMPLE = (8, 16, 7)  # neurons, inputs and fan-in of figures 1 and 2
 
 
 # ---- masks to look at ------------------------------------------------------------------------------------------------
@@ -178,6 +179,11 @@ def time_table(times: pd.DataFrame) -> pd.DataFrame:
     dense = table.xs("dense", level="form")["microseconds"]
     keys = list(zip(table.index.get_level_values("sparsity"), table.index.get_level_values("batch")))
     return table.assign(**{"times as fast as dense": [dense[key] for key in keys] / table["microseconds"]})
+
+
+def published_times(printed: Mapping[str, Mapping[str, float]], batch: int) -> dict[str, float]:
+    """Published microseconds of each form at a batch, where there are any; `printed` has batches as text."""
+    return {name: each[str(batch)] for name, each in printed.items() if str(batch) in each}
 
 
 # ---- condensed networks ----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 
 from papertwin.nets import count, vit
 from papertwin.papers.srigl import BOXED, IMAGENET, METHODS, PASSES, SPENT_BATCH, Job, active_neurons
+from papertwin.sparse.densities import budgets
 from papertwin.sparse.masks import fan_ins, has_constant_fan_in, sparse_layers
 from papertwin.sparse.trials import UPDATERS, SparseTrial
 
@@ -46,7 +47,8 @@ def least_salient(trials: Trials, network: str) -> pd.DataFrame:
         log = usual_trials(trials, network, "SRigL", sparsity)[0].log
         last = max(each.step for each in log)
         found[sparsity] = {each.layer: each.least for each in log if each.step == last}
-    return pd.DataFrame(found)
+    order = list(usual_trials(trials, network, "SRigL", min(found))[0].masks)
+    return pd.DataFrame(found).reindex([name for name in order if any(name in each for each in found.values())])
 
 
 def beside_published(rows: pd.DataFrame, printed: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
@@ -77,15 +79,14 @@ def vit_table(printed: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
     with torch.device("meta"):
         model = vit(seed=0)
     layers = {name: tuple(layer.weight.shape) for name, layer in sparse_layers(model).items()}
-    weights = sum(np.prod(shape) for shape in layers.values())
     macs = count(model, (3, 224, 224)).macs
     steps = PASSES * -(-IMAGENET // SPENT_BATCH)
     rows = []
     for method, each in printed.items():
         for sparsity, accuracy in each.items():
-            density = 1 - float(sparsity)
+            weights = sum(budgets(layers, float(sparsity), "uniform").values())
             row = {"method": method, "sparsity": float(sparsity), "published": accuracy}
-            rows.append(row | {"weights": int(density * weights), "dense MACs": macs, "optimiser steps": steps})
+            rows.append(row | {"weights": weights, "dense MACs": macs, "optimiser steps": steps})
     return pd.DataFrame(rows).set_index(["method", "sparsity"])
 
 

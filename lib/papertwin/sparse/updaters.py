@@ -23,6 +23,7 @@ Sources as in `papertwin.sparse.growing`. An update follows the optimiser's step
 `passes` backward passes. Ours: what an interrupted training needs to go on bit for bit is in `state_dict`.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -124,6 +125,7 @@ class Updater:
             mask = self._first_mask(name, shapes[name])
             self.masks[name] = torch.empty_like(layer.weight, dtype=torch.bool).copy_(mask)
             sparse_init_(layer.weight, self.masks[name], first, self._generator)
+        self._factors = {name: self.masks[name].to(layer.weight.dtype) for name, layer in self._layers.items()}
         self.ever = {name: mask.clone() for name, mask in self.masks.items()}
         self._seen: dict[str, deque[torch.Tensor]] = {name: deque(maxlen=int(passes)) for name in self._layers}
         self._hooks = [layer.weight.register_hook(self._hook(name)) for name, layer in self._layers.items()]
@@ -183,7 +185,7 @@ class Updater:
         self.steps, self.log = state["steps"], [LayerUpdate(**each) for each in state["log"]]
         self._generator.set_state(state["generator"].cpu())
         for name in self._layers:
-            self.masks[name].copy_(state["masks"][name])
+            self._set(name, state["masks"][name])
             self.ever[name].copy_(state["ever"][name])
             self._seen[name].clear()
             self._seen[name].extend(each.to(self.masks[name].device) for each in state["seen"][name])
@@ -205,9 +207,14 @@ class Updater:
             wanted = self.needs_gradients and not self._is_dense(name)
             if wanted and wait is not None and wait < self._seen[name].maxlen:
                 self._seen[name].append(gradient.detach().clone())
-            return gradient * self.masks[name]
+            return gradient * self._factors[name]
 
         return masked
+
+    def _set(self, name: str, mask: torch.Tensor) -> None:
+        """Take a new mask for a layer."""
+        self.masks[name].copy_(mask)
+        self._factors[name].copy_(mask)
 
     def _is_dense(self, name: str) -> bool:
         """Whether the budget of a layer is all its weights, so that there is nothing to drop or grow."""
@@ -218,10 +225,10 @@ class Updater:
     @torch.no_grad()
     def _apply(self, name: str) -> None:
         """Set masked weights, and what the optimiser remembers of them, to 0."""
-        weight, mask = self._layers[name].weight, self.masks[name]
-        weight.mul_(mask)
+        weight, factor = self._layers[name].weight, self._factors[name]  # 1 or 0: far faster to multiply by than bools
+        weight.mul_(factor)
         for memory in self._memory(weight):
-            memory.mul_(mask)
+            memory.mul_(factor)
 
     def _memory(self, weight: torch.Tensor) -> list[torch.Tensor]:
         """What the optimiser remembers of each of the weights."""
@@ -229,7 +236,7 @@ class Updater:
         return [each for each in state if isinstance(each, torch.Tensor) and each.shape == weight.shape]
 
 
-class Growing(Updater):
+class Growing(Updater, ABC):
     """Updater that drops and grows connections; `_grow` says which."""
 
     @torch.no_grad()
@@ -246,13 +253,13 @@ class Growing(Updater):
             old = self.masks[name].clone()
             count = whole_part(fraction * int(old.sum()))
             mask, least = self._grow(name, layer.weight, count)
-            self.masks[name].copy_(_from_first_rank(mask))
+            self._set(name, _from_first_rank(mask))
             self._settle(name, old, fraction, least)
             self._seen[name].clear()
 
+    @abstractmethod
     def _grow(self, name: str, weight: torch.Tensor, count: int) -> tuple[torch.Tensor, int]:
         """Return the new mask of a layer of which `count` weights are to be dropped, and the `least` of the log."""
-        raise NotImplementedError
 
     def _gradient(self, name: str) -> torch.Tensor:
         """Mean gradient of the dense layer over the last passes, and over all processes."""
