@@ -3,6 +3,7 @@
 Part of `papertwin.papers.srigl`, whose trials come in here.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -152,7 +153,9 @@ def forms(sparsity: float, inputs: torch.Tensor, seed: int) -> dict[str, Any]:
     layers = [_masked(mask, generator) for mask in masks]
     condensed, ablated = (CondensedLinear.from_linear(layer, mask) for layer, mask in zip(layers, masks))
     dense, kept = layers[0], nn.Linear(INPUTS, left)
-    rows = dense.weight.detach().to_sparse_csr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that CSR is in beta
+        rows = dense.weight.detach().to_sparse_csr()
     table, bias = scipy_sparse.csr_matrix(dense.weight.detach().numpy()), dense.bias.detach().numpy()
     columns, numbers = inputs.T.contiguous(), inputs.numpy().T.copy()
     return {
