@@ -92,7 +92,7 @@ def test_bars_of_lines_stand_beside_each_other_at_equal_distances(ax):
     given = {"long": table(ROWS), "ends": table(LOWER), "one": table(ROWS[:1])}
     curves.seed_curves(ax, given, places=[0.8, 0.9, 0.99])
     first = np.array([line.get_xdata()[0] for line in ax.lines])  # of each line, all at the first place
-    np.testing.assert_allclose(np.diff(first), 0.012 * 2)
+    np.testing.assert_allclose(np.diff(first), 0.005 * 2)
     assert abs(first).max() < 0.05
 
 

@@ -1,6 +1,8 @@
 """Pictures of masks show every cell as it is: active, empty, ablated, kept, dropped, grown, and the numbers beside."""
 
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.colors import to_hex
@@ -143,3 +145,16 @@ def test_masks_of_an_update_must_have_one_shape(ax, odd):
     three[odd] = mask("xx.", "...")
     with pytest.raises(InputError, match="The masks must have one shape"):
         masks.update_panel(ax, *three, "")
+
+
+def test_a_grid_of_numbers_has_the_index_along_and_no_number_where_there_is_none(ax):
+    table = pd.DataFrame({0.8: [12.0, np.nan], 0.9: [3.0, 0.0]}, index=["fc1", "fc2"])
+    masks.number_grid(ax, table, "perceptron")
+    texts = {text.get_position(): text.get_text() for text in ax.texts}
+    assert texts == {(0, 0): "12", (1, 0): "–", (0, 1): "3", (1, 1): "0"}
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["fc1", "fc2"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0.8", "0.9"]
+    shades = ax.images[0].get_array()
+    assert shades[0, 0] > shades[1, 0] > shades[1, 1] == shades[0, 1]
+    with pytest.raises(InputError, match="must have rows and columns"):
+        masks.number_grid(ax, pd.DataFrame(), "none")

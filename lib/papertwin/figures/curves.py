@@ -47,7 +47,7 @@ def seed_curves(
         if name not in levels
         for value in each.index
     ]
-    step = 0.012 * float(np.ptp(spread)) if spread else 0.0
+    step = 0.005 * float(np.ptp(spread)) if spread else 0.0
     for number, (name, table) in enumerate(curves.items()):
         colour = (colours or {}).get(name, f"C{number % 7}")
         mean = float(table["mean"].iloc[0])

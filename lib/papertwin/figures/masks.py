@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
@@ -79,6 +80,29 @@ def update_panel(ax: plt.Axes, before: torch.Tensor, after: torch.Tensor, salien
     handles = [Patch(color=colour, label=name) for name, colour in kinds.items()]
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.06, 1), fontsize=8)
     ax.set(ylabel="neurons", xlabel="inputs")
+
+
+def number_grid(ax: plt.Axes, table: pd.DataFrame, title: str) -> None:
+    """Draw a table of whole numbers as a grid, darker where they are larger; "–" where there is none.
+
+    Args:
+        ax: where.
+        table: its index along the horizontal axis, its columns along the vertical one.
+        title: of the panel.
+
+    Raises:
+        InputError: the table is empty.
+    """
+    if table.empty:
+        raise InputError("The table must have rows and columns, got none.")
+    values = table.to_numpy(dtype=float).T
+    ax.imshow(np.log1p(np.nan_to_num(values)), cmap="Blues", aspect="auto", vmax=1.6 * np.log1p(np.nanmax(values)) or 1)
+    for (row, column), value in np.ndenumerate(values):
+        ax.text(column, row, "–" if np.isnan(value) else f"{value:.0f}", ha="center", va="center", fontsize=8)
+    ax.set_xticks(range(len(table)), [str(each) for each in table.index], rotation=40, fontsize=8)
+    ax.set_yticks(range(table.shape[1]), [f"{each:g}" for each in table.columns], fontsize=8)
+    ax.grid(False)
+    ax.set_title(title, fontsize=9)
 
 
 def _two(mask: torch.Tensor) -> np.ndarray:

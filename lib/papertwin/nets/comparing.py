@@ -23,6 +23,7 @@ from papertwin.training.trials import SIDES, SetSizes, Trial, draw_sets, substit
 
 # of every training, with momentum and a cosine schedule; the memory order is faster for groups, only rounding differs
 SETTINGS = {"rate": 0.05, "batch": 64, "weight_decay": 5e-4, "memory_format": torch.channels_last}
+GPU_HOURS = "GPU hours at 2 trillion a second"
 TIMED_BATCH = 16  # images at once where small networks are timed
 
 
@@ -218,7 +219,14 @@ def planned(builders: Mapping[str, partial], params: Repeated) -> dict[str, Any]
         "parameters": f"{min(parameters):,} to {max(parameters):,}",
         "multiply-accumulates an image": f"{min(macs):,} to {max(macs):,}",
         "optimiser steps": steps,
+        **work(operations),
+    }
+
+
+def work(operations: float) -> dict[str, Any]:
+    """Say in words and hours what so many multiply-accumulates are."""
+    return {
         "multiply-accumulates of all trainings": f"{operations:.3g}",
         "core hours at 20 billion a second": operations / 20e9 / 3600,
-        "GPU hours at 2 trillion a second": operations / 2e12 / 3600,
+        GPU_HOURS: operations / 2e12 / 3600,
     }

@@ -45,9 +45,8 @@ WIDTHS = (0.5, 1.0)  # of the residual network, times `conv_width`, figure 12
 CONV = (0.8, 0.9, 0.95)  # sparsities of the residual network; at 99 % some layers would have neurons without inputs
 PAIRS = ((128, 1), (128, 2), (128, 1), (256, 2))  # filters and stride of each pair of the separable network
 BOXED = 0.9  # sparsity of figures 8 and 11
-IMAGENET, PASSES, SPENT_BATCH = 1_281_167, 103, 512  # images, passes and batch of ResNet-50; those of ViT are not known
+IMAGENET_IMAGES, PASSES = 1_281_167, 103  # images, and passes of ResNet-50; those of ViT are not known
 RECIPE = {"rate": 0.1, "batch": 128, "weight_decay": 5e-4}
-COLOURS = dict(zip(METHODS, ("0.2", "C1", "C2", "C3", "C4", "C0")))  # of methods, in every figure
 NAMES = {"mlp": "perceptron", "resnet": "residual network", "mobile": "separable network"}
 
 
@@ -86,13 +85,21 @@ class Params(comparing.Repeated):
             raise ParameterError(f"sparsities is {self.sparsities!r}; expected shares between 0 and 1, with {NEEDED}.")
         if not {0.0, GAMMA} <= set(self.gammas) or not all(0 <= each <= 1 for each in self.gammas):
             raise ParameterError(f"gammas is {self.gammas!r}; expected shares from 0 to 1, 0 and {GAMMA} among them.")
+        if self.conv_seeds > self.seeds:
+            raise ParameterError(f"conv_seeds is {self.conv_seeds}, more than the {self.seeds} seeds.")
         if self.conv_images > self.train_images:
             raise ParameterError(f"conv_images is {self.conv_images}, more than the {self.train_images} train_images.")
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Of every training."""
+        return {**super().settings, **RECIPE}
+
+    @property
     def at_full_size(self) -> bool:
-        """Whether the residual network and its images are those of the paper's ResNet-18."""
-        return (self.dataset, self.side, self.conv_depth, self.conv_width) == ("cifar10", 32, 18, 1.0)
+        """Whether the residual network, its images and its training are as long as those of the paper's ResNet-18."""
+        same = (self.dataset, self.side, self.conv_depth, self.conv_width) == ("cifar10", 32, 18, 1.0)
+        return same and self.epochs >= 250
 
 
 @dataclass(frozen=True)
@@ -133,14 +140,13 @@ def plan(params: Params) -> dict[str, Any]:
     found: dict[str, Any] = {
         "trainings": len(jobs),
         "optimiser steps": sum(-(-each // RECIPE["batch"]) * times for each, times in zip(images, passes)),
-        "multiply-accumulates of all trainings": f"{spent:.3g}",
-        "core hours at 20 billion a second": spent / 20e9 / 3600,
-        "GPU hours at 2 trillion a second": spent / 2e12 / 3600,
+        **comparing.work(spent),
     }
     for name, model in large.items():
         counts = count(model, (3, 224, 224))
-        hours = 3 * counts.macs * IMAGENET * PASSES / 2e12 / 3600
-        words = f"{counts.params:,} parameters, {counts.macs:,} multiply-accumulates an image, {hours:,.0f} GPU hours"
+        hours = comparing.work(3 * counts.macs * IMAGENET_IMAGES * PASSES)[comparing.GPU_HOURS]
+        words = f"{counts.params:,} parameters, {counts.macs:,} multiply-accumulates an image; "
+        words += f"with the {PASSES} passes of ResNet-50 {hours:,.0f} GPU hours"
         found[f"one {name} on ImageNet (not run)"] = words
     return found
 
@@ -174,7 +180,12 @@ def every_job(params: Params) -> list[Job]:
     for width in (each for each in WIDTHS if each != 1):
         jobs += grid("resnet", ("dense", "RigL", "SRigL"), (0.9,), few, width=width)
     jobs += grid("mobile", SHORT, (BOXED,), few)
-    return sorted(jobs, key=lambda job: -job.length * (job.network != "mlp") - job.length)
+    return sorted(jobs, key=_cost, reverse=True)
+
+
+def _cost(job: Job) -> int:
+    """About how long a training takes, to let the longest start first."""
+    return job.length * (1 if job.network == "mlp" else 2)
 
 
 def builders(params: Params) -> dict[str, partial]:
@@ -236,7 +247,7 @@ def train_job(job: Job, params: Params) -> SparseTrial:
     plan = Plan(method, job.sparsity, params.every, options)
     build = partial(builders(params)[job.network], width=job.width)
     sizes = params.sizes if job.network == "mlp" else replace(params.sizes, train=params.conv_images)
-    settings = {**params.settings, "epochs": params.epochs * job.length, **RECIPE}
+    settings = {**params.settings, "epochs": params.epochs * job.length}
     return train_sparse(job.network, build, plan, job.seed, sizes, **settings)
 
 
@@ -256,7 +267,8 @@ def trial_table(trials: Mapping[Job, SparseTrial]) -> pd.DataFrame:
     """A row a training.
 
     Returns:
-        The fields of `Job`; accuracies and active neurons in per cent, `ITOP` (share of weights ever active), `MACs`
+        The fields of `Job`; accuracies and active neurons in per cent, active `weights` of the sparse layers (none for
+        a dense network), `ITOP` (share of weights ever active), `MACs`
         of an image and of the dense network, `training MACs` of all steps, `revived` neurons over the training.
     """
     rows = []
@@ -264,6 +276,7 @@ def trial_table(trials: Mapping[Job, SparseTrial]) -> pd.DataFrame:
         found = {
             "validation accuracy": 100 * (1 - trial.check_error),
             "test accuracy": 100 * (1 - trial.test_error),
+            "weights": sum(int(mask.sum()) for mask in trial.masks.values()) or None,
             "active": 100 * active_neurons(trial.masks),
             "ITOP": trial.itop,
             "MACs": trial.macs,
@@ -277,12 +290,9 @@ def trial_table(trials: Mapping[Job, SparseTrial]) -> pd.DataFrame:
     )
 
 
-def usual(table: pd.DataFrame, network: str, **changed: float) -> pd.DataFrame:
-    """Rows of a network at its usual length and width, SRigL at its usual γ, but for what is `changed`."""
-    wanted = {"length": 1, "width": 1.0} | {key: value for key, value in changed.items() if key != "gamma"}
-    rows = table[table["network"] == network]
-    for column, value in wanted.items():
-        rows = rows[rows[column] == value]
+def usual(table: pd.DataFrame, network: str, *, length: int = 1, width: float = 1.0) -> pd.DataFrame:
+    """Rows of a network, SRigL at its usual γ, of that length and width."""
+    rows = table[(table["network"] == network) & (table["length"] == length) & (table["width"] == width)]
     return rows[rows["gamma"].isna() | (rows["gamma"] == 0) | (rows["gamma"] == GAMMA)]
 
 

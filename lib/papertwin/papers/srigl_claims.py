@@ -11,9 +11,9 @@ import pandas as pd
 from papertwin.claims import Measured, median_ratio, over_seeds
 from papertwin.papers.srigl import GAMMA, Params, paired, usual
 
-IMAGENET = Measured(None, note="needs ImageNet, which is not here and takes weeks to train on")
+IMAGENET = Measured(None, note="no profile can judge it: it needs ImageNet, which is not here")
 CIFAR = Measured(None, note="needs ResNet-18 on CIFAR-10 at full size: profile paper, with your copy of the data")
-NO_GPU = Measured(None, note="times here are those of a processor; a GPU was not measured")
+NO_GPU = Measured(None, note="no profile judges it yet: times here are those of a processor, a GPU was not measured")
 PLAIN = "SRigL without ablation"
 CSR = ("CSR, torch", "CSR, SciPy")
 ERRORS = 4  # standard errors by which a simulation may miss its formula
@@ -38,6 +38,9 @@ def better_by(rows: pd.DataFrame, first: str, second: str, sparsity: float, colu
     values = paired(rows, first, second, sparsity, column)
     at = rows[rows["sparsity"] == sparsity].groupby("method")[column].mean()
     note = f"{column}, points: {first} {at[first]:.1f}, {second} {at[second]:.1f} %"
+    weights = rows[rows["sparsity"] == sparsity].groupby("method")["weights"].mean()
+    if abs(weights[first] - weights[second]) > 0.01 * weights[second]:
+        note += f"; of {weights[first]:.0f} and {weights[second]:.0f} weights"
     return over_seeds(values, note)
 
 
@@ -51,7 +54,8 @@ def longer(table: pd.DataFrame, sparsity: float, length: int) -> Measured:
     """C4d: accuracy of SRigL trained `length` times as long minus that of SRigL, over the seeds that have both."""
     rows = table[(table["network"] == "mlp") & (table["method"] == "SRigL") & (table["gamma"] == GAMMA)]
     rows = rows[(rows["sparsity"] == sparsity) & (rows["width"] == 1)]
-    values = rows.pivot(index="seed", columns="length", values="test accuracy")[[length, 1]].dropna()
+    values = rows.pivot(index="seed", columns="length", values="test accuracy")[[length, 1]]
+    values = values[values[length].notna()]  # longer trainings have fewer seeds
     note = f"accuracy, points: {values[length].mean():.1f} against {values[1].mean():.1f} %"
     return over_seeds(values[length] - values[1], note)
 

@@ -89,16 +89,17 @@ def variances(params: Params) -> pd.DataFrame:
     """Figure 5: variance of ‖z‖² for each width, density and kind of mask.
 
     Returns:
-        `width`, `sparsity`, `kind`; `theory`; `simulated` and its standard error `error`; `norm` and `norm error`, the
-        mean of ‖z‖² and its standard error.
+        `width`, `sparsity`, `kind`; `theory`, and `base`, that of independent weights; `simulated` and its standard
+        error `error`; `norm` and `norm error`, the mean of ‖z‖² and its standard error.
     """
     rows = []
     for density in DENSITIES:
         for width in WIDTHS_OF_VARIANCE:
             fan_in = whole_part(density * width)
             for number, kind in enumerate(KINDS):
-                seed = params.first_seed + 1000 * number + width
-                norms = simulated_norms(width, fan_in, kind, draws=params.draws, seed=seed).numpy()
+                seed = params.first_seed + 100_000 * fan_in + 1000 * number + width
+                draws = params.draws * max(WIDTHS_OF_VARIANCE) ** 2 // width**2  # as much work for every width
+                norms = simulated_norms(width, fan_in, kind, draws=draws, seed=seed).numpy()
                 squares = (norms - norms.mean()) ** 2
                 rows.append(
                     {
@@ -112,7 +113,9 @@ def variances(params: Params) -> pd.DataFrame:
                         "norm error": norms.std() / np.sqrt(len(norms)),
                     }
                 )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    base = table[table["kind"] == "bernoulli"].set_index(["width", "sparsity"])["theory"].rename("base")
+    return table.join(base, on=["width", "sparsity"])
 
 
 # ---- time of a layer -------------------------------------------------------------------------------------------------

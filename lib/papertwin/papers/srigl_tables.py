@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from papertwin.nets import count, vit
-from papertwin.papers.srigl import BOXED, IMAGENET, METHODS, PASSES, SPENT_BATCH, Job, active_neurons
+from papertwin.nets import vit
+from papertwin.papers.srigl import BOXED, METHODS, Job, active_neurons
 from papertwin.sparse.densities import budgets
 from papertwin.sparse.masks import fan_ins, has_constant_fan_in, sparse_layers
 from papertwin.sparse.trials import UPDATERS, SparseTrial
@@ -28,6 +28,15 @@ def usual_trials(trials: Trials, network: str, method: str, sparsity: float) -> 
         == (network, method, sparsity, gamma, 1, 1.0)
     ]
     return [trial for _, trial in sorted(found, key=lambda each: each[0])]
+
+
+def short(layer: str) -> str:
+    """Name of a layer as it fits under an axis.
+
+    >>> short("stage2_block1.conv1"), short("stage3_block1.projection"), short("fc1")
+    ('2.1 conv1', '3.1 proj', 'fc1')
+    """
+    return layer.replace("stage", "").replace("_block", ".").replace(".conv", " conv").replace(".projection", " proj")
 
 
 def fan_in_boxes(trials: Trials, network: str, method: str = "RigL") -> dict[str, np.ndarray]:
@@ -59,51 +68,51 @@ def beside_published(rows: pd.DataFrame, printed: Mapping[str, Mapping[str, floa
         printed: method → sparsity, as text → accuracy.
 
     Returns:
-        A row a method and sparsity: `here`, `lowest`, `highest` over seeds, `published`, NaN where there is none.
+        A row a method and sparsity: `here`, `lowest`, `highest` over seeds, `published`; NaN where there is none.
     """
     found = rows.groupby(["method", "sparsity"])["test accuracy"].agg(["mean", "min", "max"])
     found.columns = ["here", "lowest", "highest"]
     known = {(name, float(key)): value for name, each in printed.items() for key, value in each.items()}
-    order = [(name, sparsity) for name in METHODS for sparsity in sorted({key[1] for key in found.index})]
+    found = found.reindex(pd.MultiIndex.from_tuples([*found.index, *sorted(set(known) - set(found.index))]))
+    found.index.names = ["method", "sparsity"]
     found["published"] = [known.get(key, np.nan) for key in found.index]
+    order = [(name, sparsity) for name in METHODS for sparsity in sorted({key[1] for key in found.index})]
     return found.reindex([key for key in order if key in found.index])
 
 
 def vit_table(printed: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """Table 2: published accuracies of ViT-B/16, and what its training costs, counted on the rebuilt network.
+    """Table 2: published accuracies of ViT-B/16, and the weights that are left, counted on the rebuilt network.
 
     Returns:
-        A row a method and sparsity: `published`; `weights` that are left of its layers, by the uniform rule;
-        multiply-accumulates of an image, if all its layers are sparse; optimiser steps.
+        A row a method and sparsity: `published accuracy, %`; the `weights` left of its layers, by the uniform rule.
     """
     with torch.device("meta"):
         model = vit(seed=0)
     layers = {name: tuple(layer.weight.shape) for name, layer in sparse_layers(model).items()}
-    macs = count(model, (3, 224, 224)).macs
-    steps = PASSES * -(-IMAGENET // SPENT_BATCH)
     rows = []
     for method, each in printed.items():
         for sparsity, accuracy in each.items():
             weights = sum(budgets(layers, float(sparsity), "uniform").values())
-            row = {"method": method, "sparsity": float(sparsity), "published": accuracy}
-            rows.append(row | {"weights": weights, "dense MACs": macs, "optimiser steps": steps})
+            row = {"method": method, "sparsity": float(sparsity), "published accuracy, %": accuracy}
+            rows.append(row | {"weights": weights})
     return pd.DataFrame(rows).set_index(["method", "sparsity"])
 
 
 def method_table(trials: Trials) -> pd.DataFrame:
-    """Table 4: what each sparse method is, read off the masks of the perceptron at 99 %, first seed."""
+    """Table 4: what each sparse method is, read off the masks of the perceptron at 99 %, means over seeds."""
     rows = {}
     for name, (kind, _) in METHODS.items():
         if kind == "dense":
             continue
-        trial = usual_trials(trials, "mlp", name, 0.99)[0]
+        found = usual_trials(trials, "mlp", name, 0.99)
         rows[name] = {
-            "connections move": bool(trial.log),
+            "connections move": any(each.log for each in found),
             "needs gradients of masked weights": UPDATERS[kind].needs_gradients,
-            "one fan-in": all(has_constant_fan_in(mask) for mask in trial.masks.values()),
-            "active neurons, %": 100 * active_neurons(trial.masks),
-            "weights ever active, %": 100 * trial.itop,
-            "neurons revived": sum(each.revived for each in trial.log),
+            "one fan-in": all(has_constant_fan_in(mask) for each in found for mask in each.masks.values()),
+            "active weights": np.mean([sum(int(mask.sum()) for mask in each.masks.values()) for each in found]),
+            "active neurons, %": 100 * np.mean([active_neurons(each.masks) for each in found]),
+            "weights ever active, %": 100 * np.mean([each.itop for each in found]),
+            "neurons revived": np.mean([sum(entry.revived for entry in each.log) for each in found]),
         }
     return pd.DataFrame(rows).T
 
