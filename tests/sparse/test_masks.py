@@ -16,6 +16,7 @@ from papertwin.sparse.masks import (
     constant_fan_in_mask,
     fan_ins,
     has_constant_fan_in,
+    last_layer,
     random_mask,
     sparse_layers,
 )
@@ -80,13 +81,28 @@ def test_counts_of_a_mask():
     rows = torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 1, 0]]).bool()
     for mask in (rows, rows.view(3, 1, 2, 2)):
         assert fan_ins(mask).tolist() == [2, 0, 2]
-        assert active_share(mask) == pytest.approx(2 / 3)
         assert has_constant_fan_in(mask)
     rows[2, 0] = True
     assert fan_ins(rows).tolist() == [2, 0, 3]
     assert not has_constant_fan_in(rows)
     assert has_constant_fan_in(torch.zeros(3, 2).bool())
-    assert active_share(torch.zeros(3, 2).bool()) == 0
+
+
+def test_active_neurons_are_those_of_all_hidden_layers_together():
+    """The last layer counts neither where it has a mask nor where it has none; the order of masks does not matter."""
+    masks = {"head": torch.ones(5, 4).bool(), "a": torch.eye(4, 3).bool(), "b": torch.zeros(6, 1, 2, 2).bool()}
+    assert active_share(masks, "head") == pytest.approx(3 / 10)
+    del masks["head"]
+    assert active_share(masks, "head") == pytest.approx(3 / 10)
+    assert active_share({"head": torch.zeros(5, 4).bool()}, "head") == active_share({}, "head") == 1
+
+
+def test_the_last_layer_is_the_last_that_has_weights_to_mask():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), nn.Softmax(1))
+    assert last_layer(model) == "1.0"
+    assert last_layer(nn.Linear(2, 3)) == ""
+    with pytest.raises(InputError, match="no linear layer or convolution"):
+        last_layer(nn.Sequential(nn.ReLU()))
 
 
 def test_linear_layers_and_convolutions_in_their_order():
@@ -114,6 +130,15 @@ def test_layers_that_share_weights_stay_dense_together():
     for dense in ([], ["0"], ["2"]):  # a mask on one would be a mask on both
         with pytest.raises(InputError, match="share"):
             sparse_layers(shared(), dense=dense)
+
+
+def test_weights_that_belong_to_another_kind_of_module_too_are_not_masked():
+    """Embeddings that are the transposed last layer: a mask would zero them as well."""
+    model = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 4), nn.Linear(4, 6, bias=False))
+    model[2].weight = model[0].weight
+    with pytest.raises(InputError, match=r"Weights of 2 are shared .* `dense`"):
+        sparse_layers(model)
+    assert list(sparse_layers(model, dense=["2"])) == ["1"]
 
 
 def test_a_layer_that_runs_twice_is_one_layer():

@@ -1,5 +1,6 @@
 """Sparse trials on tiny images: what they report is recomputed from masks, and a second training is the same."""
 
+from inspect import signature
 from types import SimpleNamespace
 
 import numpy as np
@@ -76,11 +77,28 @@ def trained(method, seed=1, every=2, sparsity=0.6, options=None, **settings):
         (("dense", 0.5), "A dense network has sparsity 0 and every other more, got dense with 0.5"),
         *(((method, 0.0), f"got {method} with 0.0") for method in SPARSE),
         (("srigl",), "got srigl with 0.0"),
+        *((("rigl", share), f"sparsity must be .* below 1, got {share}") for share in (1.0, 1.5, -0.1, True)),
+        (("rigl", float("nan")), "sparsity must be .*got nan"),
+        *((("rigl", 0.5, every), f"every must be a whole number above 0, got {every}") for every in (0, -3, 2.5)),
+        (("rigl", 0.5, 10, {}, 1.5), "drop must be .*got 1.5"),
+        (("rigl", 0.5, 10, {}, 0.3, -1), "stop must be .*got -1"),
+        (("srigl", 0.5, 10, {"gama": 0.3}), "srigl takes the options .*gamma, got 'gama'"),
+        *(((method, 0.5, 10, {"gamma": 0.3}), f"{method} takes .*passes, got 'gamma'") for method in SPARSE[:3]),
+        (("rigl", 0.5, 10, {"seed": 1, "sparsity": 0.3}), "got 'seed', 'sparsity'"),
+        (("dense", 0.0, 10, {"passes": 2}), "dense takes the options none, got 'passes'"),
     ],
 )
 def test_plans_that_cannot_be(plan, message):
     with pytest.raises(InputError, match=message):
         Plan(*plan)
+
+
+def test_the_options_of_plans_are_keywords_of_their_updaters():
+    own = {name for name, each in signature(Updater).parameters.items() if each.kind is each.KEYWORD_ONLY}
+    assert own - {"sparsity", "seed", "group"} == set(trials.OPTIONS)
+    assert trials.UPDATERS == KINDS
+    with_all = {"distribution": "uniform", "dense": [], "first": "masked", "passes": 2, "gamma": 0.1}
+    assert Plan("srigl", 0.5, 10, with_all).options == with_all
 
 
 @pytest.mark.parametrize("method", SPARSE)
@@ -152,6 +170,16 @@ def test_what_a_sparse_trial_reports_is_recomputed(method):
     assert trial.step_macs == pytest.approx((8 * sparse + dense) / 3 if gradients else 3 * sparse)  # ΔT is 2
     assert trial.images == 4 * 40
     assert all(torch.equal(a, b) for a, b in zip(trial.model.state_dict().values(), model.state_dict().values()))
+
+
+@pytest.mark.parametrize("dense", [[], ["6"]])
+def test_the_share_of_active_neurons_is_of_hidden_layers(dense):
+    """Also where the last layer has no mask; of ERK's 0.85 and γ = 1 some neurons are ablated."""
+    trial = trained("srigl", every=1, sparsity=0.85, options={"gamma": 1.0, "dense": dense})
+    active = [int((trial.masks[name].flatten(1).sum(1) > 0).sum()) for name in ("0", "4")]
+    assert trial.active_share == pytest.approx(sum(active) / (8 + 12))
+    assert trial.active_share < 1
+    assert trained("dense").active_share == 1
 
 
 def test_a_dense_trial_has_no_masks():

@@ -173,3 +173,8 @@ def test_arguments_that_cannot_be_used(call):
 def test_devices_that_are_not_there():
     with pytest.raises(ParameterError, match="Unknown device"):
         simulated_norms(8, 2, "layer", draws=10, seed=0, device="abacus")
+
+
+def test_every_kind_has_its_own_words():
+    for kind, word in (("bernoulli", "probability"), ("layer", "in the layer"), ("neuron", "in each neuron")):
+        assert word in KINDS[kind]

@@ -5,7 +5,7 @@ forward passes, and every ΔT-th step needs the gradient of the dense weights on
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from papertwin.errors import InputError
 from papertwin.nets import count
 
 Method = Literal["dense", "static", "set", "rigl", "srigl"]
-METHODS = ("dense", "static", "set", "rigl", "srigl")
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 def forward_macs(model: nn.Module, shape: tuple[int, ...], masks: Mapping[str, torch.Tensor]) -> int:

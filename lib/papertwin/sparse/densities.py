@@ -10,13 +10,13 @@ Counts are whole numbers: ⌊density · weights + 10⁻⁶⌋, since ⌊100 · (
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from papertwin.checks import is_whole
 from papertwin.errors import InputError
 
 Distribution = Literal["erk", "uniform"]
-DISTRIBUTIONS = ("erk", "uniform")
+DISTRIBUTIONS: tuple[Distribution, ...] = get_args(Distribution)
 SLACK = 1e-6  # what floating point may take from a whole number
 
 
@@ -27,6 +27,16 @@ def whole_part(value: float) -> int:
     (10, 9)
     """
     return math.floor(value + SLACK)
+
+
+def check_sparsity(sparsity: Any) -> None:
+    """Refuse what is no number in [0, 1).
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(sparsity, bool) or not isinstance(sparsity, int | float) or not 0 <= sparsity < 1:
+        raise InputError(f"sparsity must be a number of at least 0 and below 1, got {sparsity!r}.")
 
 
 def erk_densities(shapes: Mapping[str, Sequence[int]], sparsity: float) -> dict[str, float]:
@@ -89,5 +99,4 @@ def _size(name: str, shape: Sequence[int]) -> int:
 def _check(sizes: Mapping[str, int], sparsity: float) -> None:
     if not sizes:
         raise InputError("There must be a layer at least to spread a sparsity over, got none.")
-    if isinstance(sparsity, bool) or not isinstance(sparsity, int | float) or not 0 <= sparsity < 1:
-        raise InputError(f"sparsity must be a number of at least 0 and below 1, got {sparsity!r}.")
+    check_sparsity(sparsity)

@@ -3,7 +3,7 @@
 U. Evci et al.: Gradient flow in sparse neural networks and how lottery tickets win. AAAI 2022, arXiv 2010.03533.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -11,7 +11,7 @@ from papertwin.errors import InputError
 from papertwin.sparse.masks import fan_ins
 
 First = Literal["fan_in", "as_coded", "masked"]
-FIRST = ("fan_in", "as_coded", "masked")
+FIRST: tuple[First, ...] = get_args(First)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ weights; a neuron with none is ablated. Drawn masks depend on the generator alon
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
@@ -17,14 +17,18 @@ SPARSE = (nn.Linear, nn.Conv2d)  # layers whose weights can be masked
 
 
 def sparse_layers(model: nn.Module, dense: Iterable[str] = ()) -> dict[str, nn.Module]:
-    """Layers whose weights are to be masked, by name, in the model's order.
+    """Linear layers and convolutions whose weights are to be masked, by name, in the model's order.
+
+    Weights of anything else stay dense, those of the queries, keys and values of `nn.MultiheadAttention` (its
+    `in_proj_weight`) among them; its `out_proj` is a linear layer.
 
     Args:
         model: any.
         dense: names of those that stay dense.
 
     Raises:
-        InputError: a name in `dense` is no such layer, none is left, or one shares its weights with another layer.
+        InputError: a name in `dense` is no such layer, none is left, or one shares its weights with another module of
+            the model (tied embeddings, say).
     """
     found = {name: module for name, module in model.named_modules() if isinstance(module, SPARSE)}
     left_out = set(dense)
@@ -33,12 +37,26 @@ def sparse_layers(model: nn.Module, dense: Iterable[str] = ()) -> dict[str, nn.M
     kept = {name: module for name, module in found.items() if name not in left_out}
     if not kept:
         raise InputError("The model has no linear layer or convolution that could be sparse.")
-    owners = Counter(id(module.weight) for module in found.values())
+    own = (module.named_parameters(recurse=False, remove_duplicate=False) for module in model.modules())
+    owners = Counter(id(weight) for each in own for _, weight in each)
     if shared := [name for name, module in kept.items() if owners[id(module.weight)] > 1]:
         raise InputError(
-            f"{shared[0]} shares its weights with another layer, and a mask belongs to one. Name both in `dense`."
+            f"Weights of {', '.join(shared)} are shared with other modules of the model, which a mask would reach too. "
+            "Name every linear layer and convolution that shares them in `dense`."
         )
     return kept
+
+
+def last_layer(model: nn.Module) -> str:
+    """Name of the last linear layer or convolution of a model, in whose neurons it answers.
+
+    Raises:
+        InputError: it has none.
+    """
+    found = [name for name, module in model.named_modules() if isinstance(module, SPARSE)]
+    if not found:
+        raise InputError("The model has no linear layer or convolution, so none that is the last.")
+    return found[-1]
 
 
 def fan_ins(mask: torch.Tensor) -> torch.Tensor:
@@ -46,9 +64,18 @@ def fan_ins(mask: torch.Tensor) -> torch.Tensor:
     return mask.flatten(1).sum(1)
 
 
-def active_share(mask: torch.Tensor) -> float:
-    """Share of the neurons that have any active weight, in [0, 1]."""
-    return float((fan_ins(mask) > 0).double().mean())
+def active_share(masks: Mapping[str, torch.Tensor], last: str) -> float:
+    """Share of the hidden neurons that have any active weight, all layers together.
+
+    Args:
+        masks: layer → (out, …) bool.
+        last: layer that is not hidden, whether it has a mask or not, see `last_layer`.
+
+    Returns:
+        In [0, 1]; 1 where no hidden layer has a mask.
+    """
+    hidden = [fan_ins(mask) > 0 for name, mask in masks.items() if name != last]
+    return float(torch.cat(hidden).double().mean()) if hidden else 1.0
 
 
 def has_constant_fan_in(mask: torch.Tensor) -> bool:

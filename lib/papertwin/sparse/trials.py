@@ -13,12 +13,15 @@ from torch import nn
 
 from papertwin.errors import InputError
 from papertwin.sparse.costs import METHODS, Method, forward_macs, training_macs
+from papertwin.sparse.densities import check_sparsity
+from papertwin.sparse.masks import active_share, last_layer
 from papertwin.sparse.schedule import DropSchedule
 from papertwin.sparse.updaters import SET, LayerUpdate, RigL, SRigL, Updater
 from papertwin.training.loop import fit, scores
 from papertwin.training.trials import SetSizes, draw_sets, error
 
 UPDATERS: dict[str, type[Updater]] = {"static": Updater, "set": SET, "rigl": RigL, "srigl": SRigL}
+OPTIONS = ("distribution", "dense", "first", "passes")  # of every updater, beside what a plan says itself
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,11 @@ class Plan:
         method: dense, static, set, rigl or srigl.
         sparsity: of its weights, in [0, 1); 0 for dense.
         every: ΔT, steps between two updates of the connections.
-        options: of the updater: gamma, distribution, dense, first, passes.
+        options: of the updater, those of `OPTIONS` and for srigl gamma; a dense network has none.
         drop, stop: of the schedule, see `DropSchedule`.
+
+    Raises:
+        InputError: no such method or option, a sparsity that the method cannot have, or no such schedule.
     """
 
     method: Method
@@ -41,12 +47,19 @@ class Plan:
     stop: float = 0.75
 
     def __post_init__(self) -> None:
-        """Check method and sparsity."""
+        """Refuse what `updater` could not use."""
         if self.method not in METHODS:
             raise InputError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}.")
         if (self.method == "dense") != (self.sparsity == 0):
             raise InputError(
                 f"A dense network has sparsity 0 and every other more, got {self.method} with {self.sparsity!r}."
+            )
+        check_sparsity(self.sparsity)
+        DropSchedule(1, self.every, self.drop, self.stop)  # refuses what is none
+        known = () if self.method == "dense" else OPTIONS + (("gamma",) if self.method == "srigl" else ())
+        if unknown := sorted(set(self.options) - set(known)):
+            raise InputError(
+                f"{self.method} takes the options {', '.join(known) or 'none'}, got {', '.join(map(repr, unknown))}."
             )
 
     def updater(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seed: int) -> Updater:
@@ -92,6 +105,11 @@ class SparseTrial:
     images: int
     model: nn.Module
 
+    @property
+    def active_share(self) -> float:
+        """Share of the neurons of hidden layers that have active weights, in [0, 1]; 1 for a dense network."""
+        return active_share(self.masks, last_layer(self.model)) if self.masks else 1.0
+
 
 def train_sparse(
     network: str, build: Callable[..., nn.Module], plan: Plan, seed: int, sizes: SetSizes, **settings: Any
@@ -123,21 +141,29 @@ def train_sparse(
     errors = [error(scores(model, images, memory_format=layout), labels) for images, labels in (sets.check, sets.test)]
     for each in made:
         each.remove()
-    masks = {name: mask.cpu().contiguous() for each in made for name, mask in each.masks.items()}
-    model = model.eval().cpu()
-    dense, sparse = (forward_macs(model, sets.shape, which) for which in ({}, masks))
     return SparseTrial(
-        network,
-        plan,
-        seed,
-        *errors,
-        tuple(losses),
-        masks,
-        tuple(entry for each in made for entry in each.log),
-        made[0].itop_rate() if made else 1.0,
-        sparse,
-        dense,
-        training_macs(dense, sparse, plan.method, plan.every),
-        len(losses) * len(sets.train[1]),
-        model,
+        network=network,
+        plan=plan,
+        seed=seed,
+        check_error=errors[0],
+        test_error=errors[1],
+        losses=tuple(losses),
+        images=len(losses) * len(sets.train[1]),
+        model=model.eval().cpu(),
+        **_connections(made[0] if made else None),
+        **_costs(model, sets.shape, plan, made[0].masks if made else {}),
     )
+
+
+def _connections(updater: Updater | None) -> dict[str, Any]:
+    """What a trial says of masks; None for a dense network."""
+    if updater is None:
+        return {"masks": {}, "log": (), "itop": 1.0}
+    masks = {name: mask.cpu().contiguous() for name, mask in updater.masks.items()}
+    return {"masks": masks, "log": tuple(updater.log), "itop": updater.itop_rate()}
+
+
+def _costs(model: nn.Module, shape: tuple[int, ...], plan: Plan, masks: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """What a trial says of multiply-accumulates."""
+    dense, sparse = (forward_macs(model, shape, which) for which in ({}, masks))
+    return {"macs": sparse, "dense_macs": dense, "step_macs": training_macs(dense, sparse, plan.method, plan.every)}

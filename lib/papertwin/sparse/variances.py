@@ -7,7 +7,7 @@ Source: M. Lasby et al., ICLR 2024, arXiv 2305.02299. The constants of the varia
 from those of independent weights (reconstructed).
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -17,11 +17,12 @@ from papertwin.training.device import pick_device
 
 CHUNK = 2**22  # entries of masks that are drawn at once
 Kind = Literal["bernoulli", "layer", "neuron"]
-KINDS = {
-    "bernoulli": "each weight active with probability k/n",
-    "layer": "nk active weights in the layer",
-    "neuron": "k active weights in each neuron",
-}
+_WORDS = (
+    "each weight active with probability k/n",
+    "nk active weights in the layer",
+    "k active weights in each neuron",
+)
+KINDS: dict[Kind, str] = dict(zip(get_args(Kind), _WORDS, strict=True))  # kind → its words
 
 
 def norm_variance(width: int, fan_in: int, kind: Kind) -> float:
