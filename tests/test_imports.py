@@ -11,7 +11,7 @@ OUTER = {"cli", "runner", "jobs", "publish", "progress", "planning", "scaffold",
 OUTER |= {"canonical", "fingerprint", "notebook_html"}
 INNER = {"errors", "paths", "files", "ledger", "claims", "run", "provenance"}
 INNER |= {"cells", "checks", "imports", "lazy", "machine", "parameters", "results"}
-SUPPORT = {"training", "data"}
+SUPPORT = {"training", "data", "compiled"}
 HEAVY = {"torch", "open3d", "pandas", "matplotlib", "papermill", "numba", "scipy", "numpy", "nbformat", "nbconvert"}
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from papertwin.compiled import jit
 from papertwin.errors import InputError
 from papertwin.points.arrays import positive, take_points
-from papertwin.points.compiled import jit
 from papertwin.points.voxels import cell_codes
 
 SIDE = (1.0 - 1e-6) / np.sqrt(3.0)  # of the distance: a little less, so that rounding cannot split or join wrongly

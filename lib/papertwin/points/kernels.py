@@ -13,7 +13,7 @@ GIL), so every sum is done by one thread in a fixed order and the results do not
 
 import numpy as np
 
-from papertwin.points.compiled import jit, simd
+from papertwin.compiled import jit, simd
 
 LEAF = 16  # points in a leaf: two vectors of AVX-512, four of AVX2
 GROUP = 4  # leaves of the query tree that walk the source tree together

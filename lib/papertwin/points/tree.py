@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from papertwin.compiled import jit, simd
 from papertwin.errors import InputError
 from papertwin.points import kernels
-from papertwin.points.compiled import jit, simd
 from papertwin.training.device import thread_count
 
 

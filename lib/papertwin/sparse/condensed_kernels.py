@@ -21,7 +21,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from papertwin.points.compiled import jit, simd
+from papertwin.compiled import jit, simd
 
 LANES = 16  # float32 in a vector
 TILE = 256  # inputs whose values lie in the first-level cache together, for up to 64 lanes

@@ -17,8 +17,8 @@ from typing import Literal
 
 import numpy as np
 
+from papertwin.compiled import jit
 from papertwin.errors import InputError
-from papertwin.points.compiled import jit
 from papertwin.sparse.condensed_kernels import LANES, TILE, UNROLL
 
 Kernel = Literal["lookup", "gather", "lanes", "dense"]

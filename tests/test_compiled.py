@@ -5,7 +5,7 @@ import sys
 
 import numba
 
-from papertwin.points import compiled
+from papertwin import compiled
 
 
 def test_without_a_cache_folder_kernels_still_compile(monkeypatch):
