@@ -38,6 +38,7 @@ for out, width, fan_in, ablated in [(12, 40, 7, 3), (5, 8, 8, 0), (3, 300, 150, 
 
 def test_kernels_are_the_masked_layer_in_the_interpreter():
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False, env=environment)
+    command = [sys.executable, "-c", CODE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 5 * 6

@@ -8,7 +8,8 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -47,8 +48,28 @@ class Stamp:
         return True
 
 
+@dataclass(frozen=True)
+class Ready:
+    """The weights as a kernel wants them: whoever holds it holds all arrays whose addresses the kernel is given.
+
+    Attributes:
+        layout: where each weight goes; None for `dense`.
+        values: the weights in their places.
+        rows: (active,) int64, the outputs that are active.
+        addresses: for `lookup`, of the values, lanes, pairs, starts and rows.
+    """
+
+    layout: Any
+    values: Any
+    rows: np.ndarray
+    addresses: tuple[int, ...] = ()
+
+
 class Engine:
     """Computes one layer; keeps its layouts until the indices change, and their values until the weights do.
+
+    Many threads may call it, also while others change the layer: layouts are made of copies of the indices that were
+    checked, and what a kernel works with lives as long as it does.
 
     Args:
         outputs, inputs: out_features and in_features.
@@ -56,17 +77,12 @@ class Engine:
 
     def __init__(self, outputs: int, inputs: int):
         self.outputs, self.inputs = outputs, inputs
-        self._lock = threading.RLock()
-        self.forget()
-
-    def forget(self) -> None:
-        """Drop everything that was made of the weights and indices."""
-        self._seen: Stamp | None = None  # weights, indices and rows, of the values
-        self._places: Stamp | None = None  # indices and rows, of the layouts
-        self._made: dict[str, Any] = {}
-        self._values: dict[str, Any] = {}
-        self._rows = np.empty(0, np.int64)
-        self._none = torch.zeros(self.outputs, **PLAIN)
+        self._lock = threading.Lock()
+        self._made: tuple[Stamp, dict[str, Ready]] | None = None  # of which weights, indices and rows; by kernel
+        self._places: Stamp | None = None  # of which indices and rows the next two are
+        self._kept: tuple[np.ndarray, np.ndarray] | None = None  # copies of both
+        self._layouts: dict[str, Any] = {}
+        self._none = torch.zeros(outputs, **PLAIN)
 
     def forward(
         self,
@@ -94,33 +110,33 @@ class Engine:
             kernel = layouts.pick_kernel(batch, self.inputs, weight.shape[1], layouts.has_lookups())
         else:
             layouts.check_kernel(kernel, self.inputs)
-        values = self._ready(kernel, weight, index, rows)
+        ready = self._ready(kernel, weight, index, rows)
         added = self._none if bias is None else bias
         if added.dtype != torch.float32 or not added.is_contiguous():
             added = added.to(torch.float32).contiguous()
         if kernel == "dense":
-            y = functional.linear(x, values, bias)
+            y = functional.linear(x, ready.values, bias)
             sound = not bool(y.isnan().any())
         else:
             y = torch.empty(batch, self.outputs, **PLAIN)
             compute = {"lookup": _lookup, "gather": _gather, "lanes": _lanes}[kernel]
-            sound = compute(x, values, self._rows, added, y)
+            sound = compute(x, ready, added, y)
         return y if sound else self.forward(x, weight, index, rows, bias, "gather")
 
     def input_gradient(
         self, given: torch.Tensor, weight: torch.Tensor, index: torch.Tensor, rows: torch.Tensor
     ) -> torch.Tensor:
         """Gradient of the inputs: `given` (B, active), contiguous, at least 16 active → (B, in)."""
-        values = self._ready("transposed", weight, index, rows)
+        ready = replace(self._ready("transposed", weight, index, rows), rows=np.arange(self.inputs))
         gradient = torch.empty(len(given), self.inputs, **PLAIN)
-        _lanes(given, values, np.arange(self.inputs), torch.zeros(self.inputs, **PLAIN), gradient)
+        _lanes(given, ready, torch.zeros(self.inputs, **PLAIN), gradient)
         return gradient
 
     def weight_gradient(
         self, given: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, index: torch.Tensor, rows: torch.Tensor
     ) -> torch.Tensor:
         """Gradient of the weights: `given` (B, active) and x (B, in), at least 16 wide → (active, k)."""
-        tiles, _ = self._ready("lanes", weight, index, rows)
+        tiles = self._ready("lanes", weight, index, rows).layout
         missing = -len(x) % LANES
         given, x = (functional.pad(tensor, (0, 0, 0, missing)).contiguous() for tensor in (given, x))
         found = torch.zeros(index.numel(), **PLAIN)
@@ -136,68 +152,74 @@ class Engine:
 
     # ---- layouts -----------------------------------------------------------------------------------------------------
 
-    def _ready(self, name: str, weight: torch.Tensor, index: torch.Tensor, rows: torch.Tensor) -> Any:
+    def _ready(self, name: str, weight: torch.Tensor, index: torch.Tensor, rows: torch.Tensor) -> Ready:
         """The weights as a kernel wants them, made or refreshed where something has changed."""
-        seen = self._seen
-        if seen is not None and seen.holds(weight, index, rows):
-            values = self._values.get(name)
-            if values is not None:
-                return values
+        made = self._made
+        if made is not None and made[0].holds(weight, index, rows) and name in made[1]:
+            return made[1][name]
         with self._lock:
-            if self._places is None or not self._places.holds(index, rows):
-                self.forget()
-                self._rows = self._checked(index.numpy(), rows.numpy())
-                self._places = Stamp(index, rows)
-            if self._seen is None or not self._seen.holds(weight, index, rows):
-                self._values = {}
-                self._seen = Stamp(weight, index, rows)
-            if name not in self._made:
-                self._made[name] = self._layout(name, index.numpy(), len(index))
-            values = self._values[name] = self._filled(name, weight.detach().contiguous(), index, rows)
-            return values
+            seen = Stamp(weight, index, rows)  # before they are read: the next call notices changes meanwhile
+            self._follow(index, rows)
+            if self._made is None or not self._made[0].holds(weight, index, rows):
+                self._made = seen, {}
+            if name not in self._layouts:
+                self._layouts[name] = self._layout(name, self._kept[0])
+            ready = self._made[1][name] = self._filled(name, weight.detach().contiguous())
+            return ready
 
-    def _checked(self, index: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The active outputs, where all places exist: the kernels read and write without looking."""
+    def _follow(self, index: torch.Tensor, rows: torch.Tensor) -> None:
+        """Copy and check the indices, and forget the layouts, where these have others than those that are kept."""
+        if self._places is not None and self._places.holds(index, rows):
+            return
+        places, found = Stamp(index, rows), (index.numpy(), rows.numpy())
+        if self._kept is None or not all(map(np.array_equal, found, self._kept)):
+            self._made, self._places, self._layouts = None, None, {}
+            self._kept = self._checked(*(array.copy() for array in found))
+        self._places = places
+
+    def _checked(self, index: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both, where all places exist: the kernels read and write without looking."""
         for name, places, count in (("index", index, self.inputs), ("rows", rows, self.outputs)):
             if places.size and not (places.min() >= 0 and places.max() < count):
                 raise InputError(
                     f"{name} must lie in [0, {count}), got {places.min()} to {places.max()}. "
                     "Was a state of another layer loaded?"
                 )
-        return rows.astype(np.int64)
+        return index.astype(np.int32, copy=False), rows.astype(np.int64, copy=False)
 
-    def _layout(self, name: str, index: np.ndarray, active: int) -> Any:
+    def _layout(self, name: str, index: np.ndarray) -> Any:
         """Where each weight goes."""
-        neurons = np.repeat(np.arange(active), index.shape[1])
+        active, fan_in = index.shape
+        neurons, inputs = np.repeat(np.arange(active), fan_in), index.ravel().astype(np.int64)
         if name == "lookup":
             return layouts.slots_of(index, self.inputs)
         if name == "lanes":
-            return layouts.tiles_of(neurons, index.ravel().astype(np.int64), (active, self.inputs))
+            return layouts.tiles_of(neurons, inputs, (active, self.inputs))
         if name == "transposed":
-            return layouts.tiles_of(index.ravel().astype(np.int64), neurons, (self.inputs, active))
-        return np.ascontiguousarray(index, np.int32)
+            return layouts.tiles_of(inputs, neurons, (self.inputs, active))
+        return index if name == "gather" else None
 
-    def _filled(self, name: str, weight: torch.Tensor, index: torch.Tensor, rows: torch.Tensor) -> Any:
-        """The weights, each in its place: the first two arguments of the functions below."""
+    def _filled(self, name: str, weight: torch.Tensor) -> Ready:
+        """The weights, each in its place."""
+        index, rows = self._kept
+        layout = self._layouts[name]
         if name == "dense":
-            dense = torch.zeros(self.outputs, self.inputs, **PLAIN)
-            return dense.index_put_((rows.long()[:, None], index.long()), weight, accumulate=True)
-        layout = self._made[name]
+            dense, places = torch.zeros(self.outputs, self.inputs, **PLAIN), (rows[:, None], index.astype(np.int64))
+            dense.index_put_(tuple(map(torch.from_numpy, places)), weight, accumulate=True)
+            return Ready(layout, dense, rows)
         if name == "gather":
-            return layout, weight.numpy()
+            return Ready(layout, weight.numpy(), rows)
         values = layouts.values_of(weight.numpy(), layout.source)
-        if name != "lookup":
-            return layout, values
-        addresses = tuple(array.ctypes.data for array in (values, layout.lanes, layout.pairs, layout.starts))
-        return layout, addresses, values, self._rows.ctypes.data
+        arrays = (values, layout.lanes, layout.pairs, layout.starts, rows) if name == "lookup" else ()
+        return Ready(layout, values, rows, tuple(array.ctypes.data for array in arrays))
 
 
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
 
-def _lookup(x: torch.Tensor, made: Any, rows: np.ndarray, bias: torch.Tensor, y: torch.Tensor) -> bool:
+def _lookup(x: torch.Tensor, made: Ready, bias: torch.Tensor, y: torch.Tensor) -> bool:
     """Write the outputs by lookups; returns whether none is NaN: only then was no unused input infinite or NaN."""
-    slots, addresses, _, rows_place = made
+    slots, rows, (*addresses, rows_place) = made.layout, made.rows, made.addresses
     (batch, inputs), groups, outputs = x.shape, len(slots.starts) - 1, y.shape[1]
     given = x.data_ptr(), inputs, batch, *addresses
     target = rows_place, len(rows), bias.data_ptr(), y.data_ptr(), outputs
@@ -208,18 +230,18 @@ def _lookup(x: torch.Tensor, made: Any, rows: np.ndarray, bias: torch.Tensor, y:
     return all(_share(lambda first, last: kernels.lookup(*given, first, last, *target), groups, work))
 
 
-def _gather(x: torch.Tensor, made: Any, rows: np.ndarray, bias: torch.Tensor, y: torch.Tensor) -> bool:
+def _gather(x: torch.Tensor, made: Ready, bias: torch.Tensor, y: torch.Tensor) -> bool:
     """Write the outputs one by one."""
-    index, weight = made
+    index, weight, rows = made.layout, made.values, made.rows
     _fill(y, rows, bias)
     given, target = (x.data_ptr(), x.shape[1], len(x), weight, index), (bias.detach().numpy(), y.data_ptr(), y.shape[1])
     _share(lambda first, last: kernels.gather(*given, first, last, rows, *target), len(index), len(x) * index.size)
     return True
 
 
-def _lanes(x: torch.Tensor, made: Any, rows: np.ndarray, bias: torch.Tensor, y: torch.Tensor) -> bool:
+def _lanes(x: torch.Tensor, made: Ready, bias: torch.Tensor, y: torch.Tensor) -> bool:
     """Write the outputs by lanes, parts of the batch in threads."""
-    tiles, values = made
+    tiles, values, rows = made.layout, made.values, made.rows
     batch, inputs = x.shape
     _fill(y, rows, bias)
     threads = torch.get_num_threads() if batch * values.size >= MUCH else 1
@@ -264,10 +286,14 @@ def _in_threads(task: Callable[..., Any], parts: list[tuple[Any, ...]], threads:
     """Do `task` for every part."""
     if threads == 1 or len(parts) == 1:
         return [task(*part) for part in parts]
-    return list(_pool(os.getpid(), threads).map(lambda part: task(*part), parts))
+    pool = _pool(os.getpid(), threads)
+    return list(pool.map(lambda part: task(*part), parts))
 
 
-@cache
+@lru_cache(maxsize=1)
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads that wait for work; a process that was forked has none of its parent's."""
+    """Threads that wait for work; a process that was forked has none of its parent's.
+
+    Only the last is kept: the threads of another end when nobody uses them any more.
+    """
     return ThreadPoolExecutor(threads, thread_name_prefix=f"condensed-{process}")
