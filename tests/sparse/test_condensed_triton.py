@@ -42,3 +42,42 @@ def test_kernels_are_the_masked_layer_in_the_interpreter():
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 5 * 6
+
+
+LAUNCHED = """
+import contextlib, types
+import torch
+from papertwin.sparse import _triton
+
+events = []
+
+@contextlib.contextmanager
+def device(which):
+    events.append(("enter", which))
+    yield
+    events.append(("leave", which))
+
+class Kernel:
+    def __init__(self, name):
+        self.name = name
+    def __getitem__(self, grid):
+        return lambda *given, **options: events.append((self.name, grid))
+
+torch.cuda.device = device
+_triton._by_weights, _triton._by_rows = Kernel("by weights"), Kernel("by rows")
+turned = types.SimpleNamespace(contiguous=lambda: None)
+for batch in (1, 40):
+    x = types.SimpleNamespace(shape=(batch, 20), is_cuda=True, device="cuda:1", t=lambda: turned)
+    _triton.add_outputs(torch.zeros(batch, 9), x, torch.zeros(7, 3), None, None)
+print(events)
+"""
+
+
+def test_kernels_are_launched_on_the_device_of_the_input():
+    command = [sys.executable, "-c", LAUNCHED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    turns = [("by weights", (7, 1)), ("by rows", (7, 1))]
+    assert done.stdout.strip() == str(
+        [each for turn in turns for each in (("enter", "cuda:1"), turn, ("leave", "cuda:1"))]
+    )

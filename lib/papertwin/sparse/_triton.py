@@ -7,6 +7,8 @@ With TRITON_INTERPRET=1 in the environment the kernels run on a CPU, one operati
 tested; on a GPU they were not run.
 """
 
+from contextlib import nullcontext
+
 import torch
 import triton
 import triton.language as tl
@@ -47,7 +49,7 @@ def _by_rows(turned, weight, index, rows, y, batch, outputs, fan_in, STEP: tl.co
 def add_outputs(
     y: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, index: torch.Tensor, rows: torch.Tensor
 ) -> torch.Tensor:
-    """Add the products of a condensed layer to y, in place.
+    """Add the products of a condensed layer to y, in place, on the device of x, whichever is the current one.
 
     Args:
         y: (B, out), contiguous, as all others are: the bias or zeros.
@@ -58,11 +60,12 @@ def add_outputs(
     (batch, inputs), (active, fan_in), outputs = x.shape, weight.shape, y.shape[1]
     if active == 0:
         return y
-    if batch < MANY:
-        step = min(WIDEST, triton.next_power_of_2(fan_in))
-        _by_weights[active, batch](x, weight, index, rows, y, inputs, outputs, fan_in, STEP=step)
-    else:
-        step = min(WIDEST, triton.next_power_of_2(batch))
-        turned = x.t().contiguous()
-        _by_rows[active, triton.cdiv(batch, step)](turned, weight, index, rows, y, batch, outputs, fan_in, STEP=step)
+    with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
+        if batch < MANY:
+            step = min(WIDEST, triton.next_power_of_2(fan_in))
+            _by_weights[active, batch](x, weight, index, rows, y, inputs, outputs, fan_in, STEP=step)
+        else:
+            step = min(WIDEST, triton.next_power_of_2(batch))
+            grid, turned = (active, triton.cdiv(batch, step)), x.t().contiguous()
+            _by_rows[grid](turned, weight, index, rows, y, batch, outputs, fan_in, STEP=step)
     return y

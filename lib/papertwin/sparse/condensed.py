@@ -8,10 +8,11 @@ arXiv 2305.02299. With a constant fan-in of k and ablated neurons left out, weig
 
 The layer can be trained further; which inputs belong to a neuron stays. On a CPU float32 has compiled kernels
 (`papertwin.sparse.condensed_kernels`), on a CUDA device a Triton kernel where Triton is installed, all else is computed
-by torch. A weight that is left out takes no part: where its input is infinite or NaN, the output is not, other than
-with a dense layer of masked weights.
+by torch, also what `torch.func` transforms or `torch.jit.trace` traces. A weight that is left out takes no part: where
+its input is infinite or NaN, the output is not, other than with a dense layer of masked weights.
 """
 
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -59,9 +60,13 @@ class CondensedLinear(nn.Module):
         """Take weights and their places; `from_linear` makes them.
 
         Raises:
-            InputError: shapes or places do not fit together.
+            InputError: shapes, places or devices do not fit together, or there is no such kernel.
         """
         super().__init__()
+        if kernel is not None:
+            from papertwin.sparse.condensed_layouts import check_name
+
+            check_name(kernel)
         _check(in_features, out_features, weight, index, rows, bias)
         self.in_features, self.out_features, self.kernel = in_features, out_features, kernel
         with torch.inference_mode(False):  # whose tensors do not say when they change
@@ -76,14 +81,19 @@ class CondensedLinear(nn.Module):
         """Condense a linear layer.
 
         Args:
-            linear: whose weights and bias are copied; whether they ask for gradients, and the mode, are kept.
-            mask: (out, in) bool, True where a weight is active, be it 0; k in every row or, if ablated, none.
+            linear: whose weights and bias are copied; whether they ask for gradients, the device and the mode are kept.
+            mask: (out, in) bool, True where a weight is active, be it 0; k in every row or, if ablated, none. All other
+                weights are left out, whatever they are: take the masks that the layer was trained with.
             kernel: see the class.
 
         Raises:
-            InputError: another shape or type, or rows with different numbers of weights.
+            InputError: another module, shape or type, rows with different numbers of weights, or an unknown kernel.
         """
-        counts = _fan_ins(linear.weight, mask)
+        if not isinstance(linear, nn.Linear):
+            raise InputError(f"from_linear condenses an nn.Linear, got {type(linear).__name__}.")
+        _check_mask(linear.weight, mask)
+        mask = mask.to(linear.weight.device)
+        counts = _fan_ins(mask)
         rows = counts.nonzero().flatten()
         fan_in = int(counts.max()) if len(rows) else 0
         index = mask.nonzero()[:, 1].view(len(rows), fan_in)
@@ -125,10 +135,13 @@ class CondensedLinear(nn.Module):
         weight, bias = self.weight, self.bias
         if x.dtype != weight.dtype and x.is_floating_point() and torch.is_autocast_enabled(x.device.type):
             x = x.to(weight.dtype)  # no kernel for half precision: as the weights are
-        _check_input(x, weight, self.in_features)
+        if not torch.jit.is_tracing():  # where sizes are no numbers
+            _check_input(x, weight, self.in_features)
         rows = x if x.dim() == 2 else x.reshape(-1, self.in_features)
         known = (x, weight) if bias is None else (x, weight, bias)
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in known):
+        if _is_transformed():
+            y = self._traceable(rows, weight, bias)
+        elif torch.is_grad_enabled() and any(tensor.requires_grad for tensor in known):
             y = _Condensed.apply(rows, weight, bias, self)
         else:
             y = self._outputs(rows, weight, bias)
@@ -172,11 +185,17 @@ class CondensedLinear(nn.Module):
         if engine is not None:
             return engine.forward(x.contiguous(), weight, self.index, self.rows, bias, self.kernel)
         y = x.new_zeros(len(x), self.out_features) if bias is None else bias.repeat(len(x), 1)
-        if x.is_cuda and x.dtype == torch.float32 and x.numel() and find_spec("triton") is not None:
+        if x.is_cuda and x.dtype == torch.float32 and x.numel() and _has_triton():
             from papertwin.sparse import _triton
 
             return _triton.add_outputs(y, x.contiguous(), weight.contiguous(), self.index, self.rows)
         return y.index_add(1, self.rows, condensed_torch.outputs(x, weight, self.index))
+
+    def _traceable(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """(B, in) → (B, out), by operations that torch can differentiate, batch and trace."""
+        active = condensed_torch.traceable_outputs(x, weight, self.index)
+        y = active.new_zeros(x.shape[0], self.out_features).index_add(1, self.rows, active)
+        return y if bias is None else y + bias
 
     def _input_gradient(self, given: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """`given` (B, active) → (B, in)."""
@@ -216,22 +235,43 @@ class _Condensed(torch.autograd.Function):
         )
 
 
+@cache
+def _has_triton() -> bool:
+    """Whether Triton is installed: looked for once, which takes as long as a small layer."""
+    return find_spec("triton") is not None
+
+
+def _is_transformed() -> bool:
+    """Whether a transform of `torch.func` is at work, or a trace is taken: tensors have no values at an address."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.jit.is_tracing()
+
+
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
-def _fan_ins(weight: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Active weights of each neuron, all the same or 0."""
+def _check_mask(weight: torch.Tensor, mask: torch.Tensor) -> None:
+    """Raise InputError where a mask is none of these weights."""
+    shape = tuple(weight.shape)
+    if not isinstance(mask, torch.Tensor):
+        raise InputError(f"mask must be a tensor of bool, got {type(mask).__name__}. Try torch.as_tensor(mask).")
     if mask.dtype != torch.bool or mask.shape != weight.shape:
+        turned = " Is it transposed?" if tuple(mask.shape) == shape[::-1] else " Is it the mask of this layer?"
+        hint = " Try mask.bool()." if mask.shape == weight.shape else turned
         raise InputError(
-            f"mask must be bool of the shape {tuple(weight.shape)} of the weights, got {mask.dtype} "
-            f"{tuple(mask.shape)}. Make one with papertwin.sparse.constant_fan_in_mask."
+            f"mask must be bool of the shape {shape} of the weights, got {mask.dtype} {tuple(mask.shape)}.{hint}"
         )
-    counts = mask.to(weight.device).sum(1)
+
+
+def _fan_ins(mask: torch.Tensor) -> torch.Tensor:
+    """Active weights of each neuron, all the same or 0."""
+    counts = mask.sum(1)
     found = counts[counts > 0]
     if len(found) and int(found.min()) != int(found.max()):
         raise InputError(
             f"Every neuron that is not ablated must have the same number of weights, got {int(found.min())} to "
-            f"{int(found.max())}. Train with SRigL, or draw the mask with papertwin.sparse.constant_fan_in_mask."
+            f"{int(found.max())}. Train with SRigL and take its masks; RigL and SET give each neuron another number."
         )
     return counts
 
@@ -245,6 +285,10 @@ def _check(
     bias: torch.Tensor | None,
 ) -> None:
     """Raise InputError where the parts of a layer do not fit together."""
+    known = {"weight": weight, "index": index, "rows": rows} | ({} if bias is None else {"bias": bias})
+    if len({tensor.device for tensor in known.values()}) > 1:
+        places = ", ".join(f"{name} on {tensor.device}" for name, tensor in known.items())
+        raise InputError(f"All parts of a layer must be on one device, got {places}. Move them with .to(…).")
     if weight.dim() != 2 or index.shape != weight.shape or rows.shape != weight.shape[:1]:
         raise InputError(
             f"weight and index must be (active, k) and rows (active,), got {tuple(weight.shape)}, "

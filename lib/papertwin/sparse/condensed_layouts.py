@@ -59,10 +59,15 @@ def pick_kernel(batch: int, inputs: int, fan_in: int, lookups: bool) -> Kernel:
     return "gather" if batch <= FEW_GATHERED else "lanes"
 
 
-def check_kernel(kernel: Kernel, inputs: int) -> None:
-    """Raise InputError where a kernel is unknown, or cannot compute a layer of so many inputs on this processor."""
+def check_name(kernel: Kernel) -> None:
+    """Raise InputError where there is no such kernel."""
     if kernel not in KERNELS:
         raise InputError(f"kernel must be one of {', '.join(KERNELS)}, or None for the fastest, got {kernel!r}.")
+
+
+def check_kernel(kernel: Kernel, inputs: int) -> None:
+    """Raise InputError where a kernel is unknown, or cannot compute a layer of so many inputs on this processor."""
+    check_name(kernel)
     if kernel == "lookup" and not has_lookups():
         raise InputError("The kernel 'lookup' needs a processor with AVX-512F. Use None for the fastest one here.")
     if (kernel in ("lookup", "lanes") and inputs < LANES) or (kernel == "lookup" and inputs > WIDEST):

@@ -26,6 +26,13 @@ def outputs(x: torch.Tensor, weight: torch.Tensor, index: torch.Tensor) -> torch
     return y
 
 
+def traceable_outputs(x: torch.Tensor, weight: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """The same as `outputs` without writing in place; a trace holds for every size of the batch."""
+    chunks = [slice(None)] if torch.jit.is_tracing() else _chunks(x.shape[0], index)
+    products = [(x[:, index[part].long()] * weight[part]).sum(-1) for part in chunks]
+    return torch.cat(products, 1) if products else x.new_zeros(x.shape[0], 0)
+
+
 def input_gradient(given: torch.Tensor, weight: torch.Tensor, index: torch.Tensor, inputs: int) -> torch.Tensor:
     """Σ over the (n, j) with idx[n, j] = i of w[n, j] given[b, n]: given (B, active) → (B, in)."""
     gradient = given.new_zeros(len(given), inputs)
