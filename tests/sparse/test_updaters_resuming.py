@@ -144,6 +144,31 @@ def test_states_of_others_are_refused(kind, options):
     assert same(updater.state_dict(), before)
 
 
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"gamma": 0.9}, "gamma is 0.9 here, got 0.3"),
+        ({"passes": 2}, "passes is 2 here, got 3"),
+        ({"schedule": DropSchedule(40, 4, 0.8)}, "steps of the schedule is 40 here, got 20"),
+        ({"schedule": DropSchedule(20, 5, 0.8)}, "every of the schedule is 5 here, got 4"),
+        ({"schedule": DropSchedule(20, 4, 0.7)}, "drop of the schedule is 0.7 here, got 0.8"),
+        ({"schedule": DropSchedule(20, 4, 0.8, 0.5)}, "stop of the schedule is 0.5 here, got 0.75"),
+        ({"passes": 1, "gamma": 0.0}, "passes is 1 here, got 3; gamma is 0.0 here, got 0.3"),
+        ({"sizes": (10, 12, 8, 5), "dense": ["0", "2"]}, None),
+    ],
+)
+def test_what_differs_is_named_and_nothing_else(changed, words):
+    state = built(SRigL)[2].state_dict()
+    with pytest.raises(InputError) as raised:
+        built(SRigL, **changed)[2].load_state_dict(state)
+    if words:
+        assert str(raised.value) == f"The state must be of an updater of the same settings: {words}."
+    else:
+        assert "shape of '4' is (5, 8) here, got (4, 8); " in str(raised.value)
+        assert "shape of '0' is None here, got (12, 10)" in str(raised.value)
+        assert "passes" not in str(raised.value)
+
+
 def test_a_state_of_the_same_counts_and_other_shapes_is_refused():
     """A mask of one row would fit every row."""
     schedule = DropSchedule(steps=4)

@@ -84,6 +84,26 @@ def has_constant_fan_in(mask: torch.Tensor) -> bool:
     return len(counts[counts > 0].unique()) <= 1
 
 
+def bits_of(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Whole numbers as wide as those of `dtype`, of the mask's shape, with all bits set where it is True, else none."""
+    wide = {2: torch.int16, 4: torch.int32}.get(dtype.itemsize, torch.int64)
+    return torch.empty_like(mask, dtype=wide).copy_(mask).neg_()
+
+
+def let_through(values: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
+    """Values where all bits are set and 0 elsewhere, also where they are infinite or NaN there.
+
+    As fast as a product, which would make NaN of them; `torch.where` takes ten times as long on a processor.
+
+    Args:
+        values: of any shape.
+        bits: of that shape, see `bits_of`; other widths, and values that need a gradient, take the slow way.
+    """
+    if values.requires_grad or values.is_complex() or values.element_size() != bits.element_size():
+        return torch.where(bits != 0, values, 0)
+    return values.view(bits.dtype).bitwise_and(bits).view(values.dtype)
+
+
 def random_mask(shape: Iterable[int], nonzero: int, generator: torch.Generator) -> torch.Tensor:
     """Draw a mask with `nonzero` active weights, anywhere, on the CPU.
 

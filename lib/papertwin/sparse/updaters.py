@@ -16,8 +16,8 @@
 Masked weights are 0 in the model itself: it computes as ever, and its gradient is that of the dense layer, of which
 only the active part reaches the optimiser. What the optimiser remembers of each weight (tensors of the weight's shape,
 as of SGD, Adam, AdamW and RMSprop) is masked, and forgotten where a connection is new; Adam and RMSprop then take large
-first steps there, since they count the steps of the whole tensor. With torch.distributed each process makes the same
-masks, given the same seed: gradients are averaged, new masks come from rank 0.
+first steps there, since they count the steps of the whole tensor. With torch.distributed each process of the `group`
+makes the same masks, given the same seed: gradients are averaged, new masks come from rank 0.
 
 Sources as in `papertwin.sparse.growing`. An update follows the optimiser's step; gradients are averaged over the last
 `passes` backward passes. Ours: what an interrupted training needs to go on bit for bit is in `state_dict`.
@@ -25,51 +25,33 @@ Sources as in `papertwin.sparse.growing`. An update follows the optimiser's step
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from papertwin.checks import SEEDS, is_whole
-from papertwin.errors import InputError
+from papertwin.errors import DivergenceError, InputError
 from papertwin.sparse.densities import Distribution, budgets, whole_part
 from papertwin.sparse.growing import rigl_mask, set_mask, srigl_mask
 from papertwin.sparse.initialising import First, sparse_init_
-from papertwin.sparse.masks import SPARSE, constant_fan_in_mask, fan_ins, random_mask, sparse_layers
+from papertwin.sparse.masks import (
+    bits_of,
+    constant_fan_in_mask,
+    last_layer,
+    let_through,
+    random_mask,
+    sparse_layers,
+)
+from papertwin.sparse.processes import Group, check_group, everywhere, from_first, mean_
+from papertwin.sparse.records import LayerUpdate, layer_update
 from papertwin.sparse.schedule import DropSchedule
 
-
-@dataclass(frozen=True)
-class LayerUpdate:
-    """What one update did to one layer.
-
-    Attributes:
-        step: steps of the optimiser before it.
-        layer: name.
-        fraction: share of the active weights that was to be dropped.
-        dropped: weights that were active and are not any more.
-        grown: weights that are newly active.
-        nonzero: active weights afterwards.
-        active: neurons that have any.
-        fan_in: the most that a neuron has.
-        ablated: neurons that had active weights and have none any more.
-        revived: neurons that had none and have some again.
-        least: weights that had to matter for a neuron to stay; 0 where none is ablated.
-    """
-
-    step: int
-    layer: str
-    fraction: float
-    dropped: int
-    grown: int
-    nonzero: int
-    active: int
-    fan_in: int
-    ablated: int
-    revived: int
-    least: int
+Gradients = dict[str, torch.Tensor]  # layer → what weights grow by, of the shape of its weights
+_MASKED = WeakTensorKeyDictionary()  # weights that an updater masks, until it is removed
 
 
 class Updater:
@@ -80,6 +62,9 @@ class Updater:
         masks: layer → bool tensor of the shape of its weights.
         log: what was done, an entry a layer and update.
         steps: of the optimiser so far.
+        last: name of the model's last linear layer or convolution, whether it is sparse or not.
+        changes: how often masks were set since they were drawn; whoever keeps something made of them looks here.
+        score: None, or what makes of (layer, mean gradient) that by which weights grow, of the same shape.
     """
 
     def __init__(
@@ -94,6 +79,7 @@ class Updater:
         first: First = "fan_in",
         passes: int = 1,
         seed: int = 0,
+        group: Group = None,
     ):
         """Draw masks and first weights.
 
@@ -108,17 +94,26 @@ class Updater:
             passes: backward passes whose gradients are averaged for an update: the last ones, of those since the one
                 before.
             seed: of masks, first weights and random growth.
+            group: processes that train the same model, see `papertwin.sparse.processes`: None is all that there are,
+                False this one alone.
 
         Raises:
-            InputError: an argument is out of range, or a layer would keep nothing.
+            InputError: an argument is out of range, a layer would keep nothing, does not learn, or is masked by
+                another updater; the model is as it was.
         """
         self._layers = sparse_layers(model, dense)
-        self._last = [name for name, module in model.named_modules() if isinstance(module, SPARSE)][-1]
+        self.last = last_layer(model)
         if not is_whole(passes, 1) or not is_whole(seed, 0, SEEDS - 1):
             raise InputError(f"passes must be a whole number above 0 and seed one from 0, got {passes!r} and {seed!r}.")
+        check_group(group)
         shapes = {name: tuple(layer.weight.shape) for name, layer in self._layers.items()}
         self.budgets = budgets(shapes, sparsity, distribution)
-        self.schedule, self.steps, self.log, self._optimizer = schedule, 0, [], optimizer
+        self.schedule, self.steps, self.log, self._optimizer, self._group = schedule, 0, [], optimizer, group
+        self.changes = 0
+        self.score: Callable[[str, torch.Tensor], torch.Tensor] | None = None
+        for name, layer in self._layers.items():
+            self._check_budget(name, shapes[name])
+            _check_weight(name, layer.weight)
         self._generator = torch.Generator().manual_seed(int(seed))
         self.masks: dict[str, torch.Tensor] = {}
         for name, layer in self._layers.items():
@@ -126,9 +121,11 @@ class Updater:
             self.masks[name] = torch.empty_like(layer.weight, dtype=torch.bool).copy_(mask)
             sparse_init_(layer.weight, self.masks[name], first, self._generator)
         self._factors = {name: self.masks[name].to(layer.weight.dtype) for name, layer in self._layers.items()}
+        self._bits = {name: bits_of(self.masks[name], layer.weight.dtype) for name, layer in self._layers.items()}
         self.ever = {name: mask.clone() for name, mask in self.masks.items()}
         self._seen: dict[str, deque[torch.Tensor]] = {name: deque(maxlen=int(passes)) for name in self._layers}
         self._hooks = [layer.weight.register_hook(self._hook(name)) for name, layer in self._layers.items()]
+        _MASKED.update((layer.weight, True) for layer in self._layers.values())
 
     def step(self) -> None:
         """Mask weights and what the optimiser remembers; update connections where that is due. After each step."""
@@ -136,10 +133,10 @@ class Updater:
         for name in self._layers:
             self._apply(name)
         if self.schedule.due(self.steps):
-            self.update()
+            self._update()
 
-    def update(self) -> None:
-        """Change connections now. The base class keeps them."""
+    def _update(self) -> None:
+        """Change connections now, where the schedule has kept gradients for it. The base class keeps them."""
 
     def itop_rate(self) -> float:
         """Share of all weights that have ever been active (in-time over-parameterisation rate), in [0, 1]."""
@@ -150,17 +147,22 @@ class Updater:
         masks = self.masks.values()
         return 1 - sum(int(each.sum()) for each in masks) / sum(each.numel() for each in masks)
 
+    def weights(self) -> dict[str, nn.Parameter]:
+        """Layer → its weights."""
+        return {name: layer.weight for name, layer in self._layers.items()}
+
     def remove(self) -> None:
         """Let gradients pass unmasked again; masked weights stay 0 until something moves them."""
-        for hook in self._hooks:
+        for hook, weight in zip(self._hooks, self.weights().values()):
             hook.remove()
+            _MASKED.pop(weight, None)
         self._hooks = []
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, beside model and optimiser, that a training needs to go on bit for bit."""
         return {
             "steps": self.steps,
-            "kind": type(self).__name__,
+            "settings": self._settings(),
             "budgets": dict(self.budgets),
             "masks": {name: mask.clone() for name, mask in self.masks.items()},
             "ever": {name: mask.clone() for name, mask in self.ever.items()},
@@ -175,13 +177,13 @@ class Updater:
         To build an updater draws new weights: load those of the model, and the optimiser, after it is built.
 
         Raises:
-            InputError: it is of another kind of updater, of other layers or of another sparsity.
+            InputError: it is of an updater of another kind, model, sparsity, schedule, γ or number of passes.
         """
-        theirs, ours = _facts(state), _facts(self.state_dict())
-        if theirs != ours:
-            raise InputError(
-                f"The state must be of the same updater, model, sparsity and distribution, {ours}, got {theirs}."
-            )
+        ours, theirs = self._settings(), dict(state.get("settings", {}))
+        names = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
+        if names:
+            words = [f"{name} is {ours.get(name)!r} here, got {theirs.get(name)!r}" for name in names]
+            raise InputError(f"The state must be of an updater of the same settings: {'; '.join(words)}.")
         self.steps, self.log = state["steps"], [LayerUpdate(**each) for each in state["log"]]
         self._generator.set_state(state["generator"].cpu())
         for name in self._layers:
@@ -191,12 +193,22 @@ class Updater:
             self._seen[name].extend(each.to(self.masks[name].device) for each in state["seen"][name])
             self._apply(name)
 
-    def _first_mask(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        """Draw the mask of a layer: its weights anywhere."""
+    def _settings(self) -> dict[str, Any]:
+        """What two updaters must have in common for one to go on where the other was; None is as good as absent."""
+        found = {"kind": type(self).__name__, "passes": next(iter(self._seen.values())).maxlen}
+        found |= {f"{name} of the schedule": value for name, value in asdict(self.schedule).items()}
+        found |= {f"shape of {name!r}": tuple(mask.shape) for name, mask in self.masks.items()}
+        return found | {f"weights that {name!r} keeps": budget for name, budget in self.budgets.items()}
+
+    def _check_budget(self, name: str, shape: tuple[int, ...]) -> None:
+        """Refuse a layer that would keep too little."""
         if not self.budgets[name]:
             raise InputError(
                 f"{name} of shape {shape} would keep no weight. Lower the sparsity, or name it in `dense`."
             )
+
+    def _first_mask(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """Draw the mask of a layer: its weights anywhere."""
         return random_mask(shape, self.budgets[name], self._generator)
 
     def _hook(self, name: str) -> Any:
@@ -207,14 +219,16 @@ class Updater:
             wanted = self.needs_gradients and not self._is_dense(name)
             if wanted and wait is not None and wait < self._seen[name].maxlen:
                 self._seen[name].append(gradient.detach().clone())
-            return gradient * self._factors[name]
+            return let_through(gradient, self._bits[name])
 
         return masked
 
     def _set(self, name: str, mask: torch.Tensor) -> None:
         """Take a new mask for a layer."""
+        self.changes += 1
         self.masks[name].copy_(mask)
         self._factors[name].copy_(mask)
+        self._bits[name].copy_(mask).neg_()
 
     def _is_dense(self, name: str) -> bool:
         """Whether the budget of a layer is all its weights, so that there is nothing to drop or grow."""
@@ -240,64 +254,61 @@ class Growing(Updater, ABC):
     """Updater that drops and grows connections; `_grow` says which."""
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Change the connections of every layer that is not dense.
+    def _update(self) -> None:
+        """Change the connections of every layer that is not dense, or of none.
 
         Raises:
             InputError: no backward pass has come since the last update.
+            DivergenceError: a mean gradient is not finite.
         """
         fraction = self.schedule.fraction(self.steps)
+        gradients = self._gradients() if self.needs_gradients else {}
         for name, layer in self._layers.items():
             if self._is_dense(name):
                 continue
             old = self.masks[name].clone()
             count = whole_part(fraction * int(old.sum()))
-            mask, least = self._grow(name, layer.weight, count)
-            self._set(name, _from_first_rank(mask))
+            mask, least = self._grow(name, layer.weight, gradients, count)
+            self._set(name, from_first(mask, self._group))
             self._settle(name, old, fraction, least)
             self._seen[name].clear()
 
     @abstractmethod
-    def _grow(self, name: str, weight: torch.Tensor, count: int) -> tuple[torch.Tensor, int]:
+    def _grow(self, name: str, weight: torch.Tensor, gradients: Gradients, count: int) -> tuple[torch.Tensor, int]:
         """Return the new mask of a layer of which `count` weights are to be dropped, and the `least` of the log."""
 
-    def _gradient(self, name: str) -> torch.Tensor:
-        """Mean gradient of the dense layer over the last passes, and over all processes."""
-        if not self._seen[name]:
-            raise InputError(f"{name} has seen no gradient since its last update: call backward() before step().")
-        mean = torch.stack(list(self._seen[name])).mean(0)
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(mean)
-            mean /= distributed.get_world_size()
-        return mean
+    def _gradients(self) -> Gradients:
+        """Mean gradients of the dense layers over the last passes, and over all processes; they raise together."""
+        names = [name for name in self._layers if not self._is_dense(name)]
+        seen = everywhere(
+            [bool(self._seen[name]) for name in names], self._group, next(iter(self.masks.values())).device
+        )
+        if missing := [name for name, came in zip(names, seen) if not came]:
+            raise InputError(
+                f"Layers that have seen no gradient since their last update: {', '.join(missing)}. Call backward() "
+                "before step(), in every process, with a loss that depends on all sparse layers."
+            )
+        means = {name: mean_(torch.stack(list(self._seen[name])).mean(0), self._group) for name in names}
+        if broken := [name for name, mean in means.items() if not mean.isfinite().all()]:
+            raise DivergenceError(
+                f"Mean gradients at the update after step {self.steps} are not finite in the layers "
+                f"{', '.join(broken)}, so they cannot say where weights should grow. Lower the learning rate or check "
+                "inputs and loss; with a GradScaler, call step() only where the optimiser's step was not skipped."
+            )
+        return means if self.score is None else {name: self.score(name, mean) for name, mean in means.items()}
 
     def _settle(self, name: str, old: torch.Tensor, fraction: float, least: int) -> None:
         """Mask what was dropped, and write down what was done; new connections are 0 already, as masked ones are."""
         new = self.masks[name]
         self._apply(name)
         self.ever[name] |= new
-        before, after = fan_ins(old), fan_ins(new)
-        self.log.append(
-            LayerUpdate(
-                step=self.steps,
-                layer=name,
-                fraction=fraction,
-                dropped=int((old & ~new).sum()),
-                grown=int((new & ~old).sum()),
-                nonzero=int(after.sum()),
-                active=int((after > 0).sum()),
-                fan_in=int(after.max()),
-                ablated=int(((before > 0) & (after == 0)).sum()),
-                revived=int(((before == 0) & (after > 0)).sum()),
-                least=least,
-            )
-        )
+        self.log.append(layer_update(self.steps, name, fraction, old, new, least))
 
 
 class SET(Growing):
     """Sparse evolutionary training: drop the smallest weights, grow at random."""
 
-    def _grow(self, name: str, weight: torch.Tensor, count: int) -> tuple[torch.Tensor, int]:
+    def _grow(self, name: str, weight: torch.Tensor, gradients: Gradients, count: int) -> tuple[torch.Tensor, int]:
         return set_mask(weight, self.masks[name], count, self._generator), 0
 
 
@@ -306,8 +317,8 @@ class RigL(Growing):
 
     needs_gradients = True
 
-    def _grow(self, name: str, weight: torch.Tensor, count: int) -> tuple[torch.Tensor, int]:
-        return rigl_mask(weight, self._gradient(name), self.masks[name], count), 0
+    def _grow(self, name: str, weight: torch.Tensor, gradients: Gradients, count: int) -> tuple[torch.Tensor, int]:
+        return rigl_mask(weight, gradients[name], self.masks[name], count), 0
 
 
 class SRigL(Growing):
@@ -334,33 +345,34 @@ class SRigL(Growing):
         self.gamma = float(gamma)
         super().__init__(*args, **settings)
 
+    def _settings(self) -> dict[str, Any]:
+        return super()._settings() | {"gamma": self.gamma}
+
+    def _check_budget(self, name: str, shape: tuple[int, ...]) -> None:
+        """Refuse a layer that has less than a weight for each neuron."""
+        if self.budgets[name] < shape[0]:
+            raise InputError(
+                f"Layer {name!r} may keep {self.budgets[name]} weights, fewer than its {shape[0]} neurons. "
+                "Lower the sparsity, name the layer in `dense`, or widen those before and after it."
+            )
+
     def _first_mask(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         """Draw the mask of a layer: as many inputs for each neuron."""
-        fan_in = self.budgets[name] // shape[0]
-        if not fan_in:
-            raise InputError(
-                f"{name} may keep {self.budgets[name]} weights, less than one for each of its {shape[0]} neurons. "
-                "Lower the sparsity, or name it in `dense`."
-            )
-        return constant_fan_in_mask(shape, fan_in, self._generator)
+        return constant_fan_in_mask(shape, self.budgets[name] // shape[0], self._generator)
 
-    def _grow(self, name: str, weight: torch.Tensor, count: int) -> tuple[torch.Tensor, int]:
-        gamma = 0.0 if name == self._last else self.gamma
+    def _grow(self, name: str, weight: torch.Tensor, gradients: Gradients, count: int) -> tuple[torch.Tensor, int]:
+        gamma = 0.0 if name == self.last else self.gamma
         options = {"budget": self.budgets[name], "count": count, "gamma": gamma}
-        grown = srigl_mask(weight, self._gradient(name), self.masks[name], **options)
+        grown = srigl_mask(weight, gradients[name], self.masks[name], **options)
         return grown.mask, grown.least
 
 
-def _facts(state: dict[str, Any]) -> dict[str, Any]:
-    """What two updaters must have in common for one to go on where the other was."""
-    shapes = {name: tuple(mask.shape) for name, mask in state["masks"].items()}
-    return {"kind": state["kind"], "budgets": state["budgets"], "shapes": shapes}
-
-
-def _from_first_rank(mask: torch.Tensor) -> torch.Tensor:
-    """Take the mask of rank 0, so that ties and roundings cannot part the processes."""
-    if distributed.is_available() and distributed.is_initialized():
-        whole = mask.to(torch.uint8)
-        distributed.broadcast(whole, 0)
-        return whole.bool()
-    return mask
+def _check_weight(name: str, weight: torch.Tensor) -> None:
+    """Refuse weights that do not learn, or that another updater masks."""
+    if not isinstance(weight, nn.Parameter) or not weight.requires_grad:
+        raise InputError(
+            f"The weights of {name!r} must be parameters that learn: call requires_grad_() on them, take away what "
+            "computes them, or name the layer in `dense`."
+        )
+    if weight in _MASKED:
+        raise InputError(f"Another updater masks {name!r}: call remove() of that one first, or take another model.")
