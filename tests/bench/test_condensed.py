@@ -4,15 +4,15 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
-import torch
 from rich.console import Console
 
 from papertwin.bench import _condensed as inner
 from papertwin.bench import available, condensed
 from papertwin.errors import RunError
+from papertwin.sparse import forms
+from papertwin.sparse.forms import FORMS
 
 TINY = inner.Plan(outputs=40, inputs=64, sparsities=(0.9, 0.5), batches=(1, 20), threads=(1,), rounds=2, seconds=0.0)
-WAYS = ["dense", "condensed", "torch CSR", "scipy CSR", "ablated", "structured"]
 
 
 # ---- the plan --------------------------------------------------------------------------------------------------------
@@ -29,44 +29,7 @@ def test_threads_are_one_and_all():
     assert condensed.SHOWN in inner.Plan().subjects(8)
 
 
-def test_the_papers_layer_keeps_its_number_of_weights_when_neurons_go():
-    plan = inner.Plan()
-    found = {s: plan.fan_ins(s) for s in plan.sparsities}
-    assert [fan_ins["condensed"] for fan_ins in found.values()] == [(768, 614), (768, 307), (768, 153), (768, 30)]
-    assert [fan_ins["ablated"] for fan_ins in found.values()] == [(538, 877), (538, 438), (538, 219), (538, 43)]
-
-
 # ---- what is timed ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("sparsity", TINY.sparsities)
-@pytest.mark.parametrize("batch", TINY.batches)
-def test_every_way_is_its_masked_layer(sparsity, batch):
-    drawn, x = inner.layers(TINY, sparsity), torch.randn(batch, 64)
-    calls = inner.ways(drawn, x)
-    assert list(calls) == WAYS
-    whole, ablated = (drawn[way].to_dense()(x) for way in ("condensed", "ablated"))
-    for way in WAYS[:4]:
-        torch.testing.assert_close(calls[way](), whole, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(calls["ablated"](), ablated, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(calls["structured"](), ablated[:, drawn["ablated"].rows], rtol=1e-4, atol=1e-4)
-    assert calls["structured"]().shape == (batch, 28)
-
-
-@pytest.mark.parametrize("which", ["condensed", "ablated"])
-def test_a_way_with_other_results_is_an_error(monkeypatch, which):
-    drawn = inner.layers(TINY, 0.9)
-    to_dense = type(drawn[which]).to_dense
-
-    def wrong(layer):
-        dense = to_dense(layer)
-        if layer is drawn[which]:
-            dense.weight.add_(1)
-        return dense
-
-    monkeypatch.setattr(type(drawn[which]), "to_dense", wrong)
-    with pytest.raises(RunError, match=r"batch 3: .* differ by"):
-        inner.ways(drawn, torch.randn(3, 64))
 
 
 def test_the_second_of_two_calls_counts(monkeypatch):
@@ -85,17 +48,26 @@ def test_the_second_of_two_calls_counts(monkeypatch):
 def test_subjects_say_what_they_are():
     found = list(inner.measured(replace(TINY, batches=(20,)), 1))
     assert [(each["sparsity"], each["batch"], each["threads"]) for each in found] == [(0.9, 20, 1), (0.5, 20, 1)]
-    assert found[0]["shapes"] == {"condensed": [40, 6], "ablated": [28, 9]}
-    assert found[0]["kernels"] == {"condensed": "lanes", "ablated": "lanes"}
-    assert {way: len(taken) for way, taken in found[0]["seconds"].items()} == dict.fromkeys(WAYS, 2)
+    assert found[0]["shapes"] == {"condensed": [40, 6], "condensed, ablated": [28, 8]}
+    assert found[0]["kernels"] == {"condensed": "lanes", "condensed, ablated": "lanes"}
+    assert {way: len(taken) for way, taken in found[0]["seconds"].items()} == dict.fromkeys(FORMS, 2)
+
+
+def test_forms_that_disagree_are_not_timed(monkeypatch):
+    def wrong(dense, x):
+        return (lambda: dense(x) + 1, lambda: dense(x))
+
+    monkeypatch.setattr(forms, "_compressed", wrong)
+    with pytest.raises(RunError, match="CSR, torch and the masked dense layer differ"):
+        next(inner.measured(TINY, 1))
 
 
 # ---- rows and headline -----------------------------------------------------------------------------------------------
 
 
 def subject(**changed):
-    seconds = {"dense": [8.0, 9.0, 10.0], "condensed": [2.0, 3.0, 2.0], "torch CSR": [4.0, 6.0, 8.0]}
-    seconds |= {"scipy CSR": [9.0] * 3, "ablated": [1.0] * 3, "structured": [4.0] * 3}
+    seconds = {"dense": [8.0, 9.0, 10.0], "condensed": [2.0, 3.0, 2.0], "CSR, torch": [4.0, 6.0, 8.0]}
+    seconds |= {"CSR, SciPy": [9.0] * 3, "condensed, ablated": [1.0] * 3, "structured only": [4.0] * 3}
     seconds = {way: [1e-3 * value for value in taken] for way, taken in seconds.items()}
     known = {"sparsity": 0.9, "batch": 1, "threads": 1, "shapes": {"condensed": [768, 307]}, "kernels": {}}
     return known | {"seconds": seconds} | changed
@@ -115,8 +87,8 @@ def test_rows_by_hand():
         "ablated ×": 9.0,
         "structured ×": 2.25,
     }
-    assert details["faster CSR"] == "torch CSR"
-    assert details["quartiles ms"]["torch CSR"] == [5.0, 6.0, 7.0]
+    assert details["faster CSR"] == "CSR, torch"
+    assert details["quartiles ms"]["CSR, torch"] == [5.0, 6.0, 7.0]
     assert details["rounds"] == 3
 
 
@@ -128,7 +100,7 @@ def test_the_headline_is_the_papers_comparison():
         "time of the dense / condensed layer, 90% sparse, batch 1, 1 thread "
         "(CSR / condensed: 2.0x, goal 2.5x NOT reached)"
     )
-    slow = subject(seconds=subject()["seconds"] | {"torch CSR": [0.006] * 3})
+    slow = subject(seconds=subject()["seconds"] | {"CSR, torch": [0.006] * 3})
     assert "(CSR / condensed: 3.0x, goal 2.5x reached)" in condensed._headline([slow])["figure"]
     with pytest.raises(RunError, match="no layer 90% sparse, batch 1, 1 thread"):
         condensed._headline(others)

@@ -1,6 +1,5 @@
 """Studies and tables of SRigL: masks, variances, times by a clock of our own, condensed networks, published numbers."""
 
-import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -123,31 +122,28 @@ def test_simulated_layers_have_the_variances_of_the_formulas(monkeypatch):
 # ---- time of a layer -------------------------------------------------------------------------------------------------
 
 
-def test_every_form_computes_the_layer(monkeypatch):
-    made, real = [], studies._masked
-
-    def masked(mask, generator):
-        made.append((mask, real(mask, generator)))
-        return made[-1][1]
-
-    monkeypatch.setattr(studies, "_masked", masked)
-    inputs = torch.randn(2, 3072, generator=torch.Generator().manual_seed(1))
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support")
-        found = {name: torch.as_tensor(call()) for name, call in studies.forms(0.99, inputs, 3).items()}
+@pytest.mark.parametrize("batch", [1, 2])
+def test_every_form_computes_the_layer(monkeypatch, batch):
+    made, real = [], studies.layers
+    monkeypatch.setattr(studies, "layers", lambda *given: made.append((given, real(*given))) or made[-1][1])
+    inputs = torch.randn(batch, 3072, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        found = {name: call() for name, call in studies.forms(0.99, inputs, 3).items()}
     assert tuple(found) == FORMS
-    (mask, layer), (ablated, other) = made
-    assert mask.sum(1).tolist() == [30] * 768
-    assert ablated.sum(1).tolist() == [42] * 537 + [0] * 231  # ⌊768 · 30 / 537⌋ in 70 % of the neurons
-    wanted, least = ((inputs @ each.weight.T + each.bias).detach() for each in (layer, other))
-    assert all(torch.equal(each.weight != 0, kept) for kept, each in made)
+    [(given, both)] = made
+    assert given == ((768, 3072), 0.99, 0.3, 3)
+    assert both.condensed.mask().sum(1).tolist() == [30] * 768
+    ablated = both.ablated.mask().sum(1)
+    assert sorted(ablated.tolist()) == [0] * 231 + [42] * 537  # ⌊768 · 30 / 537⌋ in 70 % of the neurons
+    wanted, least = (
+        inputs @ each.weight.T + each.bias for each in (both.condensed.to_dense(), both.ablated.to_dense())
+    )
     for name in ("condensed", "CSR, torch", "CSR, SciPy", "dense"):
-        answer = found[name] if found[name].shape == wanted.shape else found[name].T
-        assert torch.allclose(answer, wanted, atol=1e-4), name
+        assert found[name].shape == (batch, 768)
+        assert torch.allclose(found[name], wanted, atol=1e-4), name
     assert torch.allclose(found["condensed, ablated"], least, atol=1e-4)
+    assert torch.allclose(found["structured only"], least[:, ablated > 0], atol=1e-4)
     assert not torch.allclose(wanted, least, atol=1)
-    assert found["structured only"].shape == (2, 537)
-    assert found["CSR, torch"].shape == found["CSR, SciPy"].shape == (768, 2)
 
 
 @pytest.fixture

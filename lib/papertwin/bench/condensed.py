@@ -29,7 +29,8 @@ from papertwin.training.device import thread_count
 GOAL, GOAL_CSR = 3.4, 2.5  # published, of dense and of CSR
 SHOWN = (0.9, 1, 1)  # sparsity, batch and threads of the headline
 PLAN = Plan()
-CSR = ("torch CSR", "scipy CSR")
+CSR = ("CSR, torch", "CSR, SciPy")
+OTHERS = {"ablated": "condensed, ablated", "structured": "structured only"}  # title → form
 
 Subject = dict[str, Any]
 
@@ -63,7 +64,7 @@ def _row(found: Subject) -> dict[str, Any]:
         f"{title}ms": round(1e3 * median(seconds[way]), 4) for title, way in (("dense ", "dense"), ("", "condensed"))
     }
     row |= {"dense ×": _ratio(found, "dense", "condensed"), "CSR ×": _ratio(found, _faster(found), "condensed")}
-    row |= {f"{way} ×": _ratio(found, "dense", way) for way in ("ablated", "structured")}
+    row |= {f"{title} ×": _ratio(found, "dense", way) for title, way in OTHERS.items()}
     details = {"quartiles ms": {way: quartiles_ms(taken) for way, taken in seconds.items()}}
     details |= {"rounds": len(seconds["dense"]), "faster CSR": _faster(found)}
     details |= {"neurons and fan-in": found["shapes"], "kernels": found["kernels"]}

@@ -3,7 +3,6 @@
 Part of `papertwin.papers.srigl`, whose trials come in here.
 """
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse as scipy_sparse
 from torch import nn
 
 from papertwin.papers.srigl import GAMMA, Params
 from papertwin.sparse.condensed import CondensedLinear
 from papertwin.sparse.densities import whole_part
+from papertwin.sparse.forms import layers, ways
 from papertwin.sparse.growing import Grown, srigl_mask
 from papertwin.sparse.masks import constant_fan_in_mask, random_mask
 from papertwin.sparse.trials import SparseTrial
@@ -142,41 +141,12 @@ def layer_times(params: Params) -> pd.DataFrame:
 
 
 def forms(sparsity: float, inputs: torch.Tensor, seed: int) -> dict[str, Any]:
-    """Every form of a random layer with one fan-in: name → what computes it.
+    """Every form of the paper's layer with random weights: name → what computes it, see `papertwin.sparse.forms`.
 
-    `dense` multiplies the masked weights; `structured only` has as many neurons as the ablated form, all of their
-    weights; CSR is torch's and SciPy's. The ablated form has the same weights in fewer neurons.
+    Raises:
+        RunError: two forms disagree.
     """
-    generator = torch.Generator().manual_seed(seed)
-    fan_in = whole_part(INPUTS * (1 - sparsity))
-    left = whole_part((1 - ABLATED) * OUTPUTS)
-    masks = [constant_fan_in_mask((OUTPUTS, INPUTS), fan_in, generator) for _ in range(2)]
-    masks[1][left:] = False
-    masks[1][:left] = constant_fan_in_mask((left, INPUTS), min(INPUTS, OUTPUTS * fan_in // left), generator)
-    layers = [_masked(mask, generator) for mask in masks]
-    condensed, ablated = (CondensedLinear.from_linear(layer, mask) for layer, mask in zip(layers, masks))
-    dense, kept = layers[0], nn.Linear(INPUTS, left)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch says that CSR is in beta
-        rows = dense.weight.detach().to_sparse_csr()
-    table, bias = scipy_sparse.csr_matrix(dense.weight.detach().numpy()), dense.bias.detach().numpy()
-    columns, numbers = inputs.T.contiguous(), inputs.numpy().T.copy()
-    return {
-        "condensed": lambda: condensed(inputs),
-        "condensed, ablated": lambda: ablated(inputs),
-        "structured only": lambda: kept(inputs),
-        "CSR, torch": lambda: torch.addmm(dense.bias[:, None], rows, columns),
-        "CSR, SciPy": lambda: table @ numbers + bias[:, None],
-        "dense": lambda: dense(inputs),
-    }
-
-
-def _masked(mask: torch.Tensor, generator: torch.Generator) -> nn.Linear:
-    """A linear layer with random weights under a mask."""
-    layer = nn.Linear(INPUTS, OUTPUTS)
-    with torch.no_grad():
-        layer.weight.copy_(torch.randn(mask.shape, generator=generator) * mask)
-    return layer
+    return ways(layers((OUTPUTS, INPUTS), sparsity, ABLATED, seed), inputs)
 
 
 def time_table(times: pd.DataFrame) -> pd.DataFrame:
