@@ -25,5 +25,5 @@ def test_without_a_cache_folder_kernels_still_compile(monkeypatch):
 
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, papertwin.points; print([m for m in ('numba', 'torch', 'open3d', 'laspy') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"

@@ -173,11 +173,12 @@ class CondensedLinear(nn.Module):
             return None
         if x.shape[0] == 0 or self.rows.shape[0] == 0:
             return None
-        if self._engine is None:
+        engine = self._engine  # another thread may forget it meanwhile
+        if engine is None:
             from papertwin.sparse.condensed_cpu import Engine
 
-            self._engine = Engine(self.out_features, self.in_features)
-        return self._engine
+            engine = self._engine = Engine(self.out_features, self.in_features)
+        return engine
 
     def _outputs(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """(B, in) → (B, out), without a graph."""
