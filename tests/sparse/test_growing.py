@@ -28,7 +28,7 @@ def slow_rigl(weight, gradient, mask, count):
 
 
 def slow_srigl(weight, gradient, mask, budget, count, gamma):
-    """Return places of active weights, fan-in, threshold and active neurons, line by line as the card has it."""
+    """Return places of active weights, fan-in, threshold and active neurons, step by step as the method says."""
     neurons, dense_fan_in = len(mask), len(mask[0])
     n1 = sum(map(sum, mask))
     nonzero = [(i, j) for i, j in entries(mask) if mask[i][j] and weight[i][j] != 0]
