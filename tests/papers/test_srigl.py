@@ -273,15 +273,6 @@ def test_trials_belong_to_their_jobs(trials):
         assert trial.images == 200 * 3 * job.length
 
 
-def test_the_share_of_active_neurons_is_of_all_hidden_layers_together():
-    rows = {"a": (2, 0, 1, 0, 0, 0, 0, 0), "b": (1, 3), "last": (0, 0, 0)}
-    masks = {name: torch.arange(4) < torch.tensor(counts)[:, None] for name, counts in rows.items()}
-    assert paper.active_neurons(masks) == pytest.approx(4 / 10)
-    masks["a"] = masks["a"].view(8, 1, 2, 2)
-    assert paper.active_neurons(masks) == pytest.approx(4 / 10)
-    assert paper.active_neurons({}) == 1.0
-
-
 def test_the_table_of_trials_is_read_off_masks_and_logs(trials):
     update = LayerUpdate(1, "fc1", 0.3, 5, 5, 9, 4, 3, 2, revived=3, least=1)
     revived = {job: replace(each, log=(update, replace(update, revived=job.seed))) for job, each in trials.items()}

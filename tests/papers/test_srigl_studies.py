@@ -340,8 +340,8 @@ def test_methods_are_told_apart_by_their_masks(trials):
 
 def test_methods_are_described_by_all_seeds_at_99_per_cent():
     log = [SimpleNamespace(revived=2), SimpleNamespace(revived=3)]
-    right = SimpleNamespace(masks={"a": mask(2, 2, 0, 2), "b": mask(1, 3)}, itop=0.25, log=log)
-    even = SimpleNamespace(masks={"a": mask(2, 2, 2, 2), "b": mask(1, 1)}, itop=0.75, log=[])
+    right = SimpleNamespace(masks={"a": mask(2, 2, 0, 2), "b": mask(1, 3)}, itop=0.25, log=log, active_share=0.75)
+    even = SimpleNamespace(masks={"a": mask(2, 2, 2, 2), "b": mask(1, 1)}, itop=0.75, log=[], active_share=1.0)
     wrong = SimpleNamespace(masks={"a": mask(1, 2), "b": mask(2, 2)}, itop=0.5, log=[])
     trials = {}
     for name, (_, options) in paper.METHODS.items():

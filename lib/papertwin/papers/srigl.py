@@ -22,7 +22,6 @@ from papertwin.nets.initial import seeded
 from papertwin.nets.layers import Named, activated, chain, convolution, dense
 from papertwin.nets.sizes import scaled
 from papertwin.parameters import check_least
-from papertwin.sparse.masks import fan_ins
 from papertwin.sparse.trials import Plan, SparseTrial, train_sparse
 from papertwin.training.pool import Pool
 
@@ -257,12 +256,6 @@ def train_all(params: Params, pool: Pool, progress: Any = None) -> dict[Job, Spa
     return dict(zip(jobs, pool.map(partial(train_job, params=params), [(job,) for job in jobs], progress)))
 
 
-def active_neurons(masks: Mapping[str, torch.Tensor]) -> float:
-    """Share of the neurons that have active weights, all layers but the last together; 1 for a dense network."""
-    hidden = [fan_ins(mask) > 0 for mask in list(masks.values())[:-1]]
-    return float(torch.cat(hidden).double().mean()) if hidden else 1.0
-
-
 def trial_table(trials: Mapping[Job, SparseTrial]) -> pd.DataFrame:
     """A row a training.
 
@@ -277,7 +270,7 @@ def trial_table(trials: Mapping[Job, SparseTrial]) -> pd.DataFrame:
             "validation accuracy": 100 * (1 - trial.check_error),
             "test accuracy": 100 * (1 - trial.test_error),
             "weights": sum(int(mask.sum()) for mask in trial.masks.values()) or None,
-            "active": 100 * active_neurons(trial.masks),
+            "active": 100 * trial.active_share,
             "ITOP": trial.itop,
             "MACs": trial.macs,
             "dense MACs": trial.dense_macs,

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from papertwin.nets import vit
-from papertwin.papers.srigl import BOXED, METHODS, Job, active_neurons
+from papertwin.papers.srigl import BOXED, METHODS, Job
 from papertwin.sparse.densities import budgets
 from papertwin.sparse.masks import fan_ins, has_constant_fan_in, sparse_layers
 from papertwin.sparse.trials import UPDATERS, SparseTrial
@@ -110,7 +110,7 @@ def method_table(trials: Trials) -> pd.DataFrame:
             "needs gradients of masked weights": UPDATERS[kind].needs_gradients,
             "one fan-in": all(has_constant_fan_in(mask) for each in found for mask in each.masks.values()),
             "active weights": np.mean([sum(int(mask.sum()) for mask in each.masks.values()) for each in found]),
-            "active neurons, %": 100 * np.mean([active_neurons(each.masks) for each in found]),
+            "active neurons, %": 100 * np.mean([each.active_share for each in found]),
             "weights ever active, %": 100 * np.mean([each.itop for each in found]),
             "neurons revived": np.mean([sum(entry.revived for entry in each.log) for each in found]),
         }
