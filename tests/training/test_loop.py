@@ -333,8 +333,14 @@ def test_another_optimiser_takes_the_rates_of_the_schedule_in_all_its_groups():
         first, *others = parameters
         return torch.optim.Adam([{"params": [first]}, {"params": others}], lr=99.0)
 
-    _, moved = fitted(net(), optimizer=adam, follow=into(made), rate=0.01)
+    _, moved = fitted(net(), make_optimizer=adam, follow=into(made), rate=0.01)
     expected = [0.01 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
     assert np.allclose(made[0].rates, np.stack([expected, expected], axis=1))
     assert isinstance(made[0].optimizer, torch.optim.Adam)
     assert not torch.equal(moved, fitted(net(), rate=0.01)[1])
+
+
+@pytest.mark.parametrize("change", [{"momentum": 0.5}, {"weight_decay": 0.1}])
+def test_what_another_optimiser_would_not_heed_is_refused(change):
+    with pytest.raises(InputError, match="give them to the optimiser that make_optimizer makes"):
+        fitted(net(), make_optimizer=torch.optim.Adam, **change)

@@ -33,6 +33,7 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Follow = Callable[[nn.Module, torch.optim.Optimizer, int], Stepper]
 Schedule = Literal["cosine", "constant"]
 SCHEDULES = ("cosine", "constant")
+MOMENTUM = 0.9  # of gradient descent, where none is asked for
 FORMATS = (None, torch.contiguous_format, torch.channels_last)
 
 
@@ -68,14 +69,14 @@ def fit(
     rate: float,
     seed: int,
     batch: int = 128,
-    momentum: float = 0.9,
+    momentum: float = MOMENTUM,
     weight_decay: float = 0.0,
     schedule: Schedule = "cosine",
     device: Any = None,
     threads: int | None = 1,
     memory_format: torch.memory_format | None = None,
     progress: Callable[[int, float], None] | None = None,
-    optimizer: MakeOptimizer | None = None,
+    make_optimizer: MakeOptimizer | None = None,
     follow: Follow | None = None,
 ) -> list[float]:
     """Train a classifier in place on the mean cross-entropy, with momentum.
@@ -96,8 +97,8 @@ def fit(
         memory_format: of 4-D weights and batches while training; torch.channels_last is faster for many convolutions,
             on a CPU too, and only rounds otherwise. Weights come back contiguous. None changes nothing.
         progress: called after each epoch with its number, from 1, and its mean loss.
-        optimizer: makes another one than gradient descent with `momentum` and `weight_decay` from the parameters; the
-            rate of all its groups follows the schedule.
+        make_optimizer: makes another one than gradient descent from the parameters, with momentum and decay of its own;
+            the rate of all its groups follows `rate` and the schedule.
         follow: called once with the model, the optimiser and the number of steps, before the first; what it returns has
             a `step()` that is called after each step of the optimiser: an updater of sparse masks, for instance.
 
@@ -110,13 +111,18 @@ def fit(
         ParameterError: no such device here.
     """
     _check_settings(epochs, rate, batch, momentum, weight_decay, schedule, seed)
+    if make_optimizer is not None and (momentum, weight_decay) != (MOMENTUM, 0.0):
+        raise InputError(
+            f"momentum={momentum!r} and weight_decay={weight_decay!r} are those of gradient descent: give them to the "
+            "optimiser that make_optimizer makes."
+        )
     place = _device_of(model) if device is None else pick_device(device)
     losses: list[float] = []
     with _guarded(model, threads, memory_format), _private_random(place, seed):
         model.to(place)
         pictures, wanted = _as_data(model, images, labels)
         sgd = partial(torch.optim.SGD, lr=rate, momentum=momentum, weight_decay=weight_decay)
-        descent = (optimizer or sgd)(model.parameters())
+        descent = (make_optimizer or sgd)(model.parameters())
         steps = epochs * math.ceil(len(pictures) / batch)
         rates = _rates(rate, steps, schedule)
         follower = follow(model, descent, steps) if follow is not None else None
