@@ -72,6 +72,14 @@ def test_channels_without_a_relu_are_shown_by_their_layer():
     assert [(each.name, each.activation) for each in permutables(lenet(seed=0))] == [("0", "0"), ("2", "2"), ("5", "6")]
 
 
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_channels_are_shown_after_their_relu(norm_first):
+    between = [nn.BatchNorm1d(4), nn.ReLU()] if norm_first else [nn.ReLU(), nn.BatchNorm1d(4)]
+    (found,) = permutables(chain(nn.Linear(3, 4), *between, nn.Linear(4, 2)))
+    assert found.activation == ("2" if norm_first else "1")
+    assert names(found) == given("0") | {("0.bias", 0)} | normed("2" if not norm_first else "1") | read("3")
+
+
 def test_an_axis_lies_in_a_tensor_once():
     with pytest.raises(InputError, match=r"a names w twice"):
         Permutable("a", 3, (Axis("w", 0), Axis("w", 1)), "a")

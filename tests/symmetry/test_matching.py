@@ -158,6 +158,34 @@ def test_responses_are_those_after_the_relu():
     assert found["0"].tolist() == [1, 0]
 
 
+def test_blocks_and_streams_are_shown_after_their_relu(network, images):
+    model, shown = network("resnet"), images()
+    description = permutables(model)
+    with _recorded(model, description) as kept, torch.no_grad():
+        model(shown)
+        stem = model.conv1_relu(model.conv1_norm(model.conv1(shown)))
+        block = model.stage1_block1
+        inner = block.norm1(block.conv1(stem)).relu()
+        stream = model.stage1_block2(block(stem))
+    assert torch.allclose(kept["stage1_block1.conv1"], inner)
+    assert torch.allclose(kept["conv1"], stream)
+    assert all(bool((responses >= 0).all()) for responses in kept.values())
+
+
+@pytest.mark.timeout(60)
+def test_ties_of_large_weights_come_to_an_end():
+    """Pairs of channels are equal, so that many permutations are as good, but for rounding of sums near 10¹³."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 6))
+    description = permutables(model)
+    state = {name: value.double() * 1e6 for name, value in model.state_dict().items()}
+    for name, dim in ((axis.tensor, axis.dim) for each in description for axis in each.axes):
+        state[name] = state[name].index_select(dim, torch.arange(64) // 2)
+    other = permuted(state, description, random_permutations(description, generator(0)))
+    found = weight_matching(state, other, description, generator(1))
+    assert all(one < new for one, new in itertools.pairwise(found.agreements))
+
+
 def test_convention_of_both_matchings(network, images):
     """σ(i) is A's channel for B's i: shuffling B composes, and shuffling A undoes."""
     model_a, model_b, shown = network("mlp with norms", 0), network("mlp with norms", 1), batches(images)

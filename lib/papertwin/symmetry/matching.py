@@ -22,7 +22,7 @@ from papertwin.symmetry.axes import Axis, Description, Permutable
 from papertwin.symmetry.permuting import Permutations, check_permutations, gathered, identities
 from papertwin.symmetry.statistics import Correlation
 
-LEAST = 1e-12  # a gain that counts, of weight matching
+LEAST = 1e-12  # a gain that counts, of weight matching, as a share of the agreement where that is above 1
 BUFFERS = ("running_mean", "running_var")
 
 
@@ -115,7 +115,8 @@ def weight_matching(
     """Match channels by their weights: each permutation in turn is the best for what the others are (algorithm 1).
 
     The score of B's channel i and A's channel j is the sum, over the axes that share the permutation, of
-    W_B (W_A, permuted in its other axes)ᵀ. Rounds in random order go on until none gains more than 10⁻¹².
+    W_B (W_A, permuted in its other axes)ᵀ. Rounds in random order go on until none gains more than
+    10⁻¹², or that share of a score above 1, which ties could seem to gain by rounding for ever.
 
     Args:
         state_a: a state_dict; masked weights are 0 in it.
@@ -140,8 +141,9 @@ def weight_matching(
             each = description[place]
             scores = _scores(each, weights_a, weights_b, others, found)
             best, rows = assignment(scores), torch.arange(each.size)
-            gain = float(scores[rows, best].sum() - scores[rows, found[each.name]].sum())
-            if gain > LEAST:
+            before = float(scores[rows, found[each.name]].sum())
+            gain = float(scores[rows, best].sum()) - before
+            if gain > LEAST * max(1.0, abs(before)):
                 found[each.name], improved = best, True
                 agreements.append(agreements[-1] + gain)
     return WeightMatch(found, tuple(agreements))
