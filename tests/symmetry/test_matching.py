@@ -172,18 +172,19 @@ def test_blocks_and_streams_are_shown_after_their_relu(network, images):
     assert all(bool((responses >= 0).all()) for responses in kept.values())
 
 
-@pytest.mark.timeout(60)
-def test_ties_of_large_weights_come_to_an_end():
-    """Pairs of channels are equal, so that many permutations are as good, but for rounding of sums near 10¹³."""
-    torch.manual_seed(0)
+@pytest.mark.parametrize("seed", range(4))
+def test_ties_of_large_weights_are_no_gain(seed):
+    """All channels are equal, so that no permutation is better but by the rounding of large sums."""
     model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 6))
-    description = permutables(model)
-    state = {name: value.double() * 1e6 for name, value in model.state_dict().items()}
-    for name, dim in ((axis.tensor, axis.dim) for each in description for axis in each.axes):
-        state[name] = state[name].index_select(dim, torch.arange(64) // 2)
-    other = permuted(state, description, random_permutations(description, generator(0)))
-    found = weight_matching(state, other, description, generator(1))
-    assert all(one < new for one, new in itertools.pairwise(found.agreements))
+    description, rng = permutables(model), generator(seed)
+    state = {
+        name: torch.randn(value.shape, dtype=torch.float64, generator=rng) * 1e6
+        for name, value in model.state_dict().items()
+    }
+    for axis in (axis for each in description for axis in each.axes):
+        state[axis.tensor] = state[axis.tensor].index_select(axis.dim, torch.zeros(64, dtype=torch.int64))
+    other = permuted(state, description, random_permutations(description, rng))
+    assert len(weight_matching(state, other, description, rng).agreements) == 1
 
 
 def test_convention_of_both_matchings(network, images):

@@ -130,8 +130,7 @@ def weight_matching(
     Raises:
         InputError: tensors differ in shape, are not finite or are missing.
     """
-    weights_a, weights_b = _weights(state_a, description, "A"), _weights(state_b, description, "B")
-    _check_shapes(weights_a, weights_b)
+    weights_a, weights_b = _both(state_a, state_b, description)
     found, others = identities(description), _sharing(description)
     agreements = [agreement(state_a, state_b, description, found)]
     improved = True
@@ -161,8 +160,7 @@ def agreement(
         InputError: as in `weight_matching`, or no such permutations.
     """
     check_permutations(description, permutations)
-    weights_a, weights_b = _weights(state_a, description, "A"), _weights(state_b, description, "B")
-    _check_shapes(weights_a, weights_b)
+    weights_a, weights_b = _both(state_a, state_b, description)
     others = _sharing(description)
     return sum(
         float((weights_b[name] * _elsewhere(name, weights_a[name], None, others, permutations)).sum())
@@ -223,10 +221,15 @@ def _weights(state: Mapping[str, torch.Tensor], description: Description, whose:
     return found
 
 
-def _check_shapes(weights_a: dict[str, torch.Tensor], weights_b: dict[str, torch.Tensor]) -> None:
+def _both(
+    state_a: Mapping[str, torch.Tensor], state_b: Mapping[str, torch.Tensor], description: Description
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Pick the learned tensors of A and of B, and check that they are alike."""
+    weights_a, weights_b = _weights(state_a, description, "A"), _weights(state_b, description, "B")
     for name, tensor in weights_a.items():
         if tensor.shape != weights_b[name].shape:
             raise InputError(f"{name} must be alike, got {tuple(tensor.shape)} and {tuple(weights_b[name].shape)}.")
+    return weights_a, weights_b
 
 
 def _check_channels(each: Permutable, of_a: torch.Tensor, of_b: torch.Tensor) -> None:
