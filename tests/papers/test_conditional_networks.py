@@ -14,7 +14,6 @@ from papertwin.errors import ParameterError
 from papertwin.nets import comparing, nin64, vgg
 from papertwin.nets.conditional import EnsembleCurve, oversampled_views
 from papertwin.papers import conditional_networks as paper
-from papertwin.training.loop import single_thread
 from papertwin.training.pool import Pool
 from papertwin.training.trials import SetSizes, Trial, draw_sets
 
@@ -32,12 +31,6 @@ PARAMS = paper.Params(
     processes=1,
     device="cpu",
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    with single_thread():
-        yield
 
 
 # ---- parameters ------------------------------------------------------------------------------------------------------

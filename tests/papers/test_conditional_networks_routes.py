@@ -12,7 +12,6 @@ from papertwin.data.images import Images
 from papertwin.papers import conditional_networks as paper
 from papertwin.papers import conditional_networks_routes as routes
 from papertwin.training import clock
-from papertwin.training.loop import single_thread
 from papertwin.training.trials import Sets, draw_sets, shrink
 
 PARAMS = paper.Params(
@@ -29,12 +28,6 @@ PARAMS = paper.Params(
     processes=1,
     device="cpu",
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    with single_thread():
-        yield
 
 
 # ---- the perceptron --------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from papertwin.errors import ParameterError
 from papertwin.nets import comparing, count, layer_covariances, nin_groups
 from papertwin.nets.block_diagonal import block_diagonal
 from papertwin.papers import deep_roots as paper
-from papertwin.training.loop import single_thread
 from papertwin.training.pool import Pool
 
 PARAMS = paper.Params(
@@ -27,12 +26,6 @@ PARAMS = paper.Params(
     processes=1,
     device="cpu",
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    with single_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

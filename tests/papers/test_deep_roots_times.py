@@ -12,15 +12,8 @@ from papertwin.errors import InputError
 from papertwin.papers import deep_roots_times as paper
 from papertwin.papers.deep_roots import Params
 from papertwin.training import clock
-from papertwin.training.loop import single_thread
 
 PARAMS = Params(rounds=3, device="cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    with single_thread():
-        yield
 
 
 def test_what_is_timed():

@@ -12,7 +12,6 @@ from papertwin.errors import InputError, ParameterError
 from papertwin.figures import costs
 from papertwin.nets import Composite, comparing, count
 from papertwin.papers import low_rank_filters as paper
-from papertwin.training.loop import single_thread
 from papertwin.training.pool import Pool
 
 PARAMS = paper.Params(
@@ -26,12 +25,6 @@ PARAMS = paper.Params(
     processes=1,
     device="cpu",
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    with single_thread():
-        yield
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from papertwin.nets.deep import deep_net
 from papertwin.nets.variances import layer_variances
 from papertwin.papers import low_rank_filters as paper
 from papertwin.training import clock
-from papertwin.training.loop import single_thread
 from papertwin.training.pool import Pool
 from papertwin.training.trials import Sets
 
@@ -29,12 +28,6 @@ PARAMS = paper.Params(
     processes=1,
     device="cpu",
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    with single_thread():
-        yield
 
 
 # ---- first weights ---------------------------------------------------------------------------------------------------

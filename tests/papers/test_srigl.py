@@ -18,7 +18,6 @@ from papertwin.papers.srigl import Job
 from papertwin.run import typed
 from papertwin.sparse.trials import Plan
 from papertwin.sparse.updaters import LayerUpdate
-from papertwin.training.loop import single_thread
 from papertwin.training.pool import Pool
 
 PARAMS = paper.Params(
@@ -39,12 +38,6 @@ PARAMS = paper.Params(
 FOUR = [0.8, 0.9, 0.95, 0.99]
 SPARSE = ("static", "SET", "RigL", "SRigL without ablation", "SRigL")
 GAMMAS = {"SRigL without ablation": 0.0, "SRigL": 0.3}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    with single_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

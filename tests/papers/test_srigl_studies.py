@@ -16,19 +16,12 @@ from papertwin.papers import srigl_tables as tables
 from papertwin.papers.srigl import Job
 from papertwin.sparse.variances import norm_variance
 from papertwin.training import clock
-from papertwin.training.loop import single_thread
 from papertwin.training.trials import draw_sets
 
 PARAMS = paper.Params(
     train_images=200, check_images=50, test_images=60, epochs=2, width=16, every=1, conv_images=100, device="cpu"
 )
 FORMS = ("condensed", "condensed, ablated", "structured only", "CSR, torch", "CSR, SciPy", "dense")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    with single_thread():
-        yield
 
 
 # ---- masks to look at ------------------------------------------------------------------------------------------------

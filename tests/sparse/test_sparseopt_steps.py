@@ -1,11 +1,13 @@
-"""SparseOpt and HAM in trainings that stop and go on; closures, groups, and gradients that are missing or add up."""
+"""SparseOpt and HAM in trainings that stop and go on, with closures, groups, missing and added gradients; HAM alone."""
 
 import copy
+import math
 
 import pytest
 import torch
 from torch import nn
 
+from papertwin.errors import InputError
 from papertwin.sparse.schedule import DropSchedule
 from papertwin.sparse.sparseopt import HAM, SparseOpt
 from papertwin.sparse.updaters import RigL, Updater
@@ -17,6 +19,7 @@ OPTIMIZERS = {
     "Nesterov": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, foreach=True),
     "AdamW": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.3),
 }
+ORDERS = {"alone": (HAM,), "before": (HAM, SparseOpt), "after": (SparseOpt, HAM)}
 
 
 def mlp(seed=0):
@@ -232,3 +235,82 @@ def test_gradients_that_add_up_are_corrected_once(ham):
                 p -= 0.05 * total[name] * (1 if mask is None else factor(mask))
                 assert torch.allclose(model.get_parameter(name).grad, total[name])
     assert close(model, slow)
+
+
+# ---- HAM ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("optimizer", ["SGD", "momentum", "Nesterov", "AdamW"])
+def test_ham_multiplies_last_and_by_the_raw_gradient(order, optimizer):
+    """After the step, corrected or not: w · exp(lr (-α sign(w) g - β)); in whatever order both were built."""
+    name_of, model = optimizer, conv()
+    optimizer, updater = made(RigL, model, optimizer, dense=["5"])
+    bare = conv()
+    bare_optimizer, bare_updater = made(RigL, bare, name_of, dense=["5"])
+    if order != "alone":
+        SparseOpt(bare_optimizer, bare_updater)
+    for kind in ORDERS[order]:
+        kind(optimizer, updater, **({"alpha": 4.0, "beta": 0.2} if kind is HAM else {}))
+    rate = optimizer.param_groups[0]["lr"]
+    for step in range(7):
+        bare.load_state_dict(copy.deepcopy(model.state_dict()))
+        bare_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        bare_optimizer.zero_grad()
+        loss(bare, step).backward()
+        raw = {name: weight.grad.clone() for name, weight in bare_updater.weights().items()}
+        bare_optimizer.step()
+        one_step(model, optimizer, step)
+        for name, parameter in model.named_parameters():
+            wanted, layer = bare.get_parameter(name), name.removesuffix(".weight")
+            if layer in raw and name.endswith(".weight"):
+                wanted = wanted * (rate * (-4.0 * wanted.sign() * raw[layer] - 0.2)).exp()
+                assert torch.equal(parameter.sign(), wanted.sign())
+            assert torch.allclose(parameter, wanted, rtol=1e-12, atol=0)
+        bare.load_state_dict(copy.deepcopy(model.state_dict()))
+        for each in (updater, bare_updater):
+            each.step()
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "Nesterov", "AdamW"])
+def test_ham_of_nothing_changes_nothing(optimizer):
+    plain, model = conv(), conv()
+    train(plain, *made(RigL, plain, optimizer))
+    parts = made(RigL, model, optimizer)
+    HAM(*parts, alpha=0, beta=0)
+    train(model, *parts)
+    assert equal(plain, model)
+
+
+def test_ham_decays_and_keeps_signs():
+    model = mlp()
+    optimizer, updater = made(Updater, model, "SGD")
+    HAM(optimizer, updater, alpha=0, beta=2.0)
+    first = copy.deepcopy(model)
+    optimizer.zero_grad(set_to_none=False)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        decayed = name.endswith("weight") and name.removesuffix(".weight") in updater.masks
+        wanted = first.get_parameter(name) * (math.exp(-0.05 * 2) if decayed else 1)
+        assert torch.allclose(parameter, wanted, rtol=1e-12)
+    assert updater.weights()["0"].count_nonzero() == updater.masks["0"].sum()
+
+
+def test_defaults_of_ham():
+    ham = HAM(*made(Updater, mlp()))
+    assert (ham.alpha, ham.beta) == (200.0, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": -1}, "alpha must be a finite number of at least 0, got -1"),
+        ({"beta": math.nan}, "beta must be a finite number of at least 0, got nan"),
+        ({"beta": math.inf}, "beta must be .*got inf"),
+    ],
+)
+def test_arguments_that_cannot_be_used(options, message):
+    with pytest.raises(InputError, match=message):
+        HAM(*made(RigL, mlp()), **options)

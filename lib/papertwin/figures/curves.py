@@ -37,17 +37,11 @@ def seed_curves(
     if not curves or any(not set(COLUMNS) <= set(each) or each.empty for each in curves.values()):
         raise InputError(f"curves must have tables with rows and the columns {', '.join(COLUMNS)}, at least one table.")
     at = {value: number for number, value in enumerate(places)} if places is not None else None
-    unknown = {value for name, each in curves.items() if name not in levels for value in each.index} - set(at or ())
-    if at is not None and unknown:
-        raise InputError(f"places lacks {sorted(unknown)}, at which there are points; got {list(places or ())}.")
+    points = [value for name, each in curves.items() if name not in levels for value in each.index]
+    if at is not None and not set(points) <= set(at):
+        raise InputError(f"places lacks {sorted(set(points) - set(at))}, at which there are points; got {list(at)}.")
+    step = 0.005 * float(np.ptp([value if at is None else at[value] for value in points])) if points else 0.0
     ends = {}
-    spread = [
-        value if at is None else at[value]
-        for name, each in curves.items()
-        if name not in levels
-        for value in each.index
-    ]
-    step = 0.005 * float(np.ptp(spread)) if spread else 0.0
     for number, (name, table) in enumerate(curves.items()):
         colour = (colours or {}).get(name, f"C{number % 7}")
         mean = float(table["mean"].iloc[0])

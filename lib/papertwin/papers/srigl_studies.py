@@ -4,6 +4,7 @@ Part of `papertwin.papers.srigl`, whose trials come in here.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,15 +42,18 @@ class Example:
     Attributes:
         weight, gradient: (neurons, inputs), what the update saw.
         before: (neurons, inputs) mask before it.
-        salient: (neurons, inputs), weights that matter.
         grown: what it made.
     """
 
     weight: torch.Tensor
     gradient: torch.Tensor
     before: torch.Tensor
-    salient: torch.Tensor
     grown: Grown
+
+    @property
+    def salient(self) -> torch.Tensor:
+        """Weights that matter, (neurons, inputs)."""
+        return self.grown.salient
 
 
 def masks(seed: int) -> dict[str, torch.Tensor]:
@@ -78,7 +82,7 @@ def example_update(seed: int) -> Example:
     gradient = torch.randn(neurons, inputs, generator=generator) * scale
     count = whole_part(GAMMA * neurons * fan_in)
     grown = srigl_mask(weight, gradient, before, budget=neurons * fan_in, count=count, gamma=GAMMA)
-    return Example(weight, gradient, before, grown.salient, grown)
+    return Example(weight, gradient, before, grown)
 
 
 # ---- variance of the output norm -------------------------------------------------------------------------------------
@@ -167,8 +171,6 @@ def published_times(printed: Mapping[str, Mapping[str, float]], batch: int) -> d
 
 def condensed(trial: SparseTrial) -> nn.Module:
     """Return a trained perceptron whose linear layers are condensed."""
-    from copy import deepcopy
-
     model = deepcopy(trial.model)
     for name, mask in trial.masks.items():
         model.set_submodule(name, CondensedLinear.from_linear(model.get_submodule(name), mask))
