@@ -19,9 +19,10 @@ from torch import nn
 from papertwin.errors import ParameterError
 from papertwin.nets import cifar_resnet, comparing, count, resnet50, vit
 from papertwin.nets.initial import seeded
-from papertwin.nets.layers import Named, activated, chain, convolution, dense
+from papertwin.nets.layers import activated, chain, convolution, dense
 from papertwin.nets.sizes import scaled
 from papertwin.parameters import check_least
+from papertwin.sparse.protocol import RECIPE, perceptron
 from papertwin.sparse.trials import Plan, SparseTrial, train_sparse
 from papertwin.training.pool import Pool
 
@@ -45,7 +46,6 @@ CONV = (0.8, 0.9, 0.95)  # sparsities of the residual network; at 99 % some laye
 PAIRS = ((128, 1), (128, 2), (128, 1), (256, 2))  # filters and stride of each pair of the separable network
 BOXED = 0.9  # sparsity of figures 8 and 11
 IMAGENET_IMAGES, PASSES = 1_281_167, 103  # images, and passes of ResNet-50; those of ViT are not known
-RECIPE = {"rate": 0.1, "batch": 128, "weight_decay": 5e-4}
 NAMES = {"mlp": "perceptron", "resnet": "residual network", "mobile": "separable network"}
 
 
@@ -194,19 +194,6 @@ def builders(params: Params) -> dict[str, partial]:
         "resnet": partial(residual, depth=params.conv_depth, own=params.conv_width),
         "mobile": partial(separable, own=params.conv_width),
     }
-
-
-def perceptron(classes: int, *, in_channels: int, seed: int, neurons: int, side: int, width: float = 1.0) -> nn.Module:
-    """Two hidden layers with batch normalisation."""
-    hidden = max(1, round(neurons * width))
-    inputs = in_channels * side * side
-    with seeded(seed):
-        layers: list[Named] = [("flat", nn.Flatten())]
-        for number in (1, 2):
-            layers += [(f"fc{number}", dense(inputs, hidden)), (f"norm{number}", nn.BatchNorm1d(hidden))]
-            layers.append((f"relu{number}", nn.ReLU()))
-            inputs = hidden
-        return chain([*layers, ("fc3", dense(hidden, classes, last=True))])
 
 
 def residual(classes: int, *, in_channels: int, seed: int, depth: int, own: float, width: float = 1.0) -> nn.Module:
