@@ -9,7 +9,7 @@ from torch import nn
 
 from papertwin.errors import InputError
 from papertwin.sparse.schedule import DropSchedule
-from papertwin.sparse.sparseopt import HAM, SparseOpt
+from papertwin.sparse.sparseopt import HAM, SparseOpt, UnitNorm
 from papertwin.sparse.updaters import RigL, Updater
 
 SCHEDULE = DropSchedule(steps=20, every=3, drop=0.5)  # after steps 3, 6, 9 and 12
@@ -314,3 +314,52 @@ def test_defaults_of_ham():
 def test_arguments_that_cannot_be_used(options, message):
     with pytest.raises(InputError, match=message):
         HAM(*made(RigL, mlp()), **options)
+
+
+# ---- gradients of norm 1 --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize("ham", [False, True])
+def test_only_the_direction_of_each_sparse_layer_is_left(corrected, ham):
+    """Corrected first, then scaled; other parameters as ever, HAM by the raw gradient, which is left as it came."""
+    model = conv()
+    optimizer, updater = made(RigL, model, "SGD", dense=["5"])
+    if ham:
+        HAM(optimizer, updater, alpha=4.0, beta=0.2)
+    if corrected:
+        SparseOpt(optimizer, updater)
+    UnitNorm(optimizer, updater)
+    for step in range(4):
+        before = copy.deepcopy(model)
+        optimizer.zero_grad()
+        loss(model, step).backward()
+        raw = {name: p.grad.clone() for name, p in model.named_parameters()}
+        optimizer.step()
+        for name, p in model.named_parameters():
+            layer, wanted = name.removesuffix(".weight"), raw[name]
+            sparse = name.endswith(".weight") and layer in updater.masks
+            if sparse:
+                wanted = wanted * factor(updater.masks[layer]) if corrected else wanted
+                wanted = wanted / wanted.square().sum().sqrt()
+            wanted = before.get_parameter(name) - 0.05 * wanted
+            if sparse and ham:
+                wanted = wanted * (0.05 * (-4.0 * wanted.sign() * raw[name] - 0.2)).exp()
+            assert torch.allclose(p, wanted, rtol=1e-10, atol=1e-14)
+            assert torch.equal(p.grad, raw[name])
+        updater.step()
+
+
+def test_gradients_of_nothing_stay_nothing():
+    model = mlp()
+    optimizer, updater = made(Updater, model, "SGD")
+    hung = UnitNorm(optimizer, updater)
+    first = copy.deepcopy(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert equal(model, first)
+    hung.remove()
+    one_step(model, optimizer)
+    wanted = first[0].weight - 0.05 * model[0].weight.grad
+    assert torch.allclose(model[0].weight, wanted, rtol=1e-10)

@@ -12,6 +12,7 @@ from papertwin.errors import InputError
 from papertwin.nets.initial import seeded
 from papertwin.sparse import trials
 from papertwin.sparse.schedule import DropSchedule
+from papertwin.sparse.sparseopt import HAM, SparseOpt, UnitNorm
 from papertwin.sparse.trials import Plan, train_sparse
 from papertwin.sparse.updaters import SET, RigL, SRigL, Updater
 from papertwin.training.loop import fit, scores, single_thread
@@ -256,3 +257,58 @@ def test_another_memory_format_serves_all_steps_and_leaves_no_trace(monkeypatch)
     assert all(mask.is_contiguous() for mask in trial.masks.values())
     assert trial.losses == pytest.approx(usual.losses, rel=0.05)
     assert trial.macs == usual.macs
+
+
+# ---- what hangs on the optimiser, and curves -------------------------------------------------------------------------
+
+
+HUNG = {"sparseopt": {"mean": "active", "growth": "corrected"}, "unit_norm": {}, "ham": {"alpha": 2.0, "beta": 0.1}}
+
+
+@pytest.mark.parametrize("names", [("sparseopt",), ("unit_norm",), ("ham",), ("unit_norm", "sparseopt", "ham")])
+def test_what_hangs_on_the_optimiser_is_what_the_plan_says(names):
+    """Built by hand, in the order in which it acts, whatever the order of the plan."""
+    hung = {name: HUNG[name] for name in names}
+    plan = Plan("rigl", 0.6, 2, {}, 0.4, 0.8, hung)
+    trial = train_sparse("toy", build, plan, 1, SIZES, **SETTINGS)
+
+    def follow(model, optimizer, steps):
+        updater = RigL(model, optimizer, DropSchedule(steps, 2, 0.4, 0.8), sparsity=0.6, seed=1)
+        if "sparseopt" in hung:
+            SparseOpt(optimizer, updater, mean="active", growth="corrected")
+        if "unit_norm" in hung:
+            UnitNorm(optimizer, updater)
+        if "ham" in hung:
+            HAM(optimizer, updater, alpha=2.0, beta=0.1)
+        return updater
+
+    model = build(3, in_channels=2, seed=1)
+    losses = fit(model, *made_up(SIZES, 1).train, seed=1, follow=follow, **SETTINGS)
+    assert trial.losses == tuple(losses)
+    assert trial.losses != trained("rigl").losses
+
+
+def test_what_cannot_hang_is_refused():
+    with pytest.raises(InputError, match=r"of rigl may be sparseopt, unit_norm, ham; got \['momentum'\]"):
+        Plan("rigl", 0.5, hung={"momentum": {}})
+    with pytest.raises(InputError, match="of dense may be nothing: it has no masks; got"):
+        Plan("dense", hung={"sparseopt": {}})
+    with pytest.raises(InputError, match="mean must be all or active, got 'some'"):
+        train_sparse("toy", build, Plan("rigl", 0.6, hung={"sparseopt": {"mean": "some"}}), 1, SIZES, **SETTINGS)
+
+
+def test_a_curve_has_the_accuracies_after_each_epoch_and_changes_nothing():
+    """Its points are those of trainings that end there: the rate is constant, and masks stay."""
+    settings = SETTINGS | {"schedule": "constant"}
+    plan = Plan("static", 0.6)
+    trial = train_sparse("toy", build, plan, 1, SIZES, curve=True, **settings)
+    assert trial.losses == train_sparse("toy", build, plan, 1, SIZES, **settings).losses
+    sets, found = made_up(SIZES, 1), []
+    for epochs in range(1, 5):
+        model = train_sparse("toy", build, plan, 1, SIZES, **settings | {"epochs": epochs}).model
+        shown = [(images[:30], labels[:30]) for images, labels in (sets.train, sets.check)]
+        found.append([float((scores(model, images).argmax(1) == labels).mean()) for images, labels in shown])
+    assert trial.curve == pytest.approx(np.array(found))
+    assert trial.curve[-1, 1] == pytest.approx(1 - trial.check_error)
+    assert len({tuple(each) for each in found}) > 1
+    assert trained("dense").curve is None

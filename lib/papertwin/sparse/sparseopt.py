@@ -1,4 +1,4 @@
-"""SparseOpt and HAM, hung on any optimiser of torch.
+"""SparseOpt, HAM and gradients of norm 1, hung on any optimiser of torch.
 
     >>> import torch
     >>> from papertwin.sparse import DropSchedule, RigL
@@ -7,8 +7,9 @@
     >>> sparse = RigL(model, optimizer, DropSchedule(steps=100, every=10), sparsity=0.5)
     >>> corrected = SparseOpt(optimizer, sparse)  # from now on optimizer.step() corrects
 
-In whatever order they are built, HAM sees the gradients that SparseOpt has not touched, and its own step comes last.
-Both leave the gradients after a step as they were before it.
+In whatever order they are built, HAM sees the gradients that SparseOpt has not touched, and its own step comes last;
+`UnitNorm`, built after SparseOpt, scales what that has corrected. All leave the gradients after a step as they were
+before it.
 
 Source: as in `papertwin.sparse.skew`. Ours: an optimiser that divides by the size of gradients (Adam and its kin)
 cancels the factors, so there it is the update that is corrected.
@@ -234,3 +235,40 @@ class HAM(_Hung):
                 push = -self.alpha * weight.sign() * self._raw[name] - self.beta
                 weight.mul_((group["lr"] * push).exp())
         self._raw = {}
+
+
+class UnitNorm(_Hung):
+    """Gives the gradient of each sparse layer norm 1 before the optimiser sees it: what is left is its direction.
+
+    Where directions are to be compared. Built after SparseOpt, since gradients are scaled in the order of building;
+    with `where="update"` SparseOpt corrects what comes of the scaled gradient. A gradient of 0 stays.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, sparse: Updater):
+        """Hang the scaling on an optimiser.
+
+        Args:
+            optimizer: of the model's parameters.
+            sparse: masks of the model.
+        """
+        super().__init__(optimizer, sparse)
+        self._raw: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._hang(first="after")
+
+    @torch.no_grad()
+    def _on_gradients(self) -> None:
+        """Let the optimiser see scaled gradients."""
+        for name, weight, _ in self._learnt():
+            if weight.grad is not None:
+                norm = weight.grad.norm()
+                scaled = weight.grad / torch.where(norm > 0, norm, 1)
+                self._raw[name] = weight.grad, scaled
+                weight.grad = scaled
+
+    @torch.no_grad()
+    def _after(self) -> None:
+        """Bring the gradients back, where nobody else has."""
+        for name, weight, _ in self._learnt():
+            raw, scaled = self._raw.pop(name, (None, None))
+            if scaled is not None and weight.grad is scaled:
+                weight.grad = raw

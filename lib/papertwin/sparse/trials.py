@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,11 +17,13 @@ from papertwin.sparse.costs import METHODS, Method, forward_macs, training_macs
 from papertwin.sparse.densities import check_sparsity
 from papertwin.sparse.masks import active_share, last_layer
 from papertwin.sparse.schedule import DropSchedule
+from papertwin.sparse.sparseopt import HAM, SparseOpt, UnitNorm
 from papertwin.sparse.updaters import SET, LayerUpdate, RigL, SRigL, Updater
 from papertwin.training.loop import fit, scores
 from papertwin.training.trials import SetSizes, draw_sets, error
 
 UPDATERS: dict[str, type[Updater]] = {"static": Updater, "set": SET, "rigl": RigL, "srigl": SRigL}
+HUNG: dict[str, type[SparseOpt | UnitNorm | HAM]] = {"sparseopt": SparseOpt, "unit_norm": UnitNorm, "ham": HAM}
 OPTIONS = ("distribution", "dense", "first", "passes")  # of every updater, beside what a plan says itself
 
 
@@ -34,6 +37,7 @@ class Plan:
         every: ΔT, steps between two updates of the connections.
         options: of the updater, those of `OPTIONS` and for srigl gamma; a dense network has none.
         drop, stop: of the schedule, see `DropSchedule`.
+        hung: what hangs on the optimiser, of `HUNG`: its name → its options, which are checked when training begins.
 
     Raises:
         InputError: no such method or option, a sparsity that the method cannot have, or no such schedule.
@@ -45,6 +49,7 @@ class Plan:
     options: dict[str, Any] = field(default_factory=dict)
     drop: float = 0.3
     stop: float = 0.75
+    hung: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what `updater` could not use."""
@@ -61,12 +66,20 @@ class Plan:
             raise InputError(
                 f"{self.method} takes the options {', '.join(known) or 'none'}, got {', '.join(map(repr, unknown))}."
             )
+        allowed = () if self.method == "dense" else tuple(HUNG)
+        if unknown := sorted(set(self.hung) - set(allowed)):
+            names = ", ".join(allowed) or "nothing: it has no masks"
+            raise InputError(f"What hangs on the optimiser of {self.method} may be {names}; got {unknown}.")
 
     def updater(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seed: int) -> Updater:
-        """Build the updater of a sparse method."""
+        """Build the updater of a sparse method, and hang on the optimiser what belongs there."""
         schedule = DropSchedule(steps, self.every, self.drop, self.stop)
         kind = UPDATERS[self.method]
-        return kind(model, optimizer, schedule, sparsity=self.sparsity, seed=seed, **self.options)
+        found = kind(model, optimizer, schedule, sparsity=self.sparsity, seed=seed, **self.options)
+        for name, each in HUNG.items():
+            if name in self.hung:
+                each(optimizer, found, **self.hung[name])
+        return found
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,8 @@ class SparseTrial:
         step_macs: multiply-accumulates of a training step, per image.
         images: that the training took, each as often as it came.
         model: in eval mode, on the CPU.
+        curve: (epochs, 2) accuracy after each epoch, in [0, 1], on the first training images, as many as there are for
+            validation, and on the validation images; None where it was not asked for.
     """
 
     network: str
@@ -104,6 +119,7 @@ class SparseTrial:
     step_macs: float
     images: int
     model: nn.Module
+    curve: np.ndarray | None = None
 
     @property
     def active_share(self) -> float:
@@ -112,7 +128,14 @@ class SparseTrial:
 
 
 def train_sparse(
-    network: str, build: Callable[..., nn.Module], plan: Plan, seed: int, sizes: SetSizes, **settings: Any
+    network: str,
+    build: Callable[..., nn.Module],
+    plan: Plan,
+    seed: int,
+    sizes: SetSizes,
+    *,
+    curve: bool = False,
+    **settings: Any,
 ) -> SparseTrial:
     """Build a network from a seed, train it on the images of that seed, and ask it for the others.
 
@@ -122,6 +145,7 @@ def train_sparse(
         plan: how it is trained.
         seed: of weights, masks, images and shuffles.
         sizes: of the image sets.
+        curve: whether accuracy is measured after each epoch; the training is the same.
         settings: of `papertwin.training.loop.fit`: epochs, rate, batch, …
 
     Raises:
@@ -136,8 +160,14 @@ def train_sparse(
         made.append(plan.updater(model, optimizer, steps, seed))
         return made[0]
 
+    layout, points = settings.get("memory_format"), []
+
+    def look(*_: Any) -> None:
+        shown = tuple(each[: len(sets.check[1])] for each in sets.train), sets.check
+        points.append([1 - error(scores(model, images, memory_format=layout), labels) for images, labels in shown])
+
+    settings = {**settings, "progress": look} if curve else settings
     losses = fit(model, *sets.train, seed=seed, follow=None if plan.method == "dense" else follow, **settings)
-    layout = settings.get("memory_format")
     errors = [error(scores(model, images, memory_format=layout), labels) for images, labels in (sets.check, sets.test)]
     for each in made:
         each.remove()
@@ -150,6 +180,7 @@ def train_sparse(
         losses=tuple(losses),
         images=len(losses) * len(sets.train[1]),
         model=model.eval().cpu(),
+        curve=np.array(points) if curve else None,
         **_connections(made[0] if made else None),
         **_costs(model, sets.shape, plan, made[0].masks if made else {}),
     )
