@@ -3,6 +3,7 @@
     >>> from papertwin.symmetry import permutables, permuted, random_permutations    # the same function, renumbered
     >>> from papertwin.symmetry import activation_matching, weight_matching          # bring A near to B
     >>> from papertwin.symmetry import interpolated, barrier, repaired               # and see how near
+    >>> from papertwin.symmetry import disagreement, ensemble_accuracy               # how differently they answer
 
 Names are imported on first use.
 """
@@ -21,8 +22,12 @@ _HOMES = {
     "barrier": ".barriers",
     "check_same_function": ".permuting",
     "compose": ".permuting",
+    "disagreement": ".diversity",
+    "ensemble_accuracy": ".diversity",
     "interpolated": ".barriers",
     "inverse": ".permuting",
+    "jensen_shannon": ".diversity",
+    "kullback_leibler": ".diversity",
     "losses_along": ".barriers",
     "permutables": ".axes",
     "permuted": ".permuting",
