@@ -1,0 +1,242 @@
+"""What SparseOpt's notebook shows beside its trainings: the skew of gradients, measured; how soon a network learns.
+
+Part of `papertwin.papers.sparseopt`, whose trials come in here.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional
+
+from papertwin.nets.initial import seeded
+from papertwin.nets.layers import Named, chain, dense
+from papertwin.papers.sparseopt import OURS, PLAIN, Job, Params
+from papertwin.sparse.initialising import First, sparse_init_
+from papertwin.sparse.masks import constant_fan_in_mask, fan_ins
+from papertwin.sparse.skew import corrections
+from papertwin.sparse.trials import SparseTrial
+from papertwin.training.device import pick_device
+from papertwin.training.loop import single_thread
+from papertwin.training.trials import SetSizes, draw_sets
+
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the inputs of each neuron that are masked
+HIDDEN = 256  # neurons of the layer whose gradients are measured
+CLOSE = 0.98  # share of the plain network's last accuracy that counts as having learnt
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch norm": nn.BatchNorm1d,
+    "layer norm": nn.LayerNorm,
+    "no norm": lambda _: nn.Identity(),
+}
+Trials = Mapping[Job, SparseTrial]
+Part = tuple[torch.Tensor, torch.Tensor]
+
+# ---- the skew --------------------------------------------------------------------------------------------------------
+
+
+def skew_table(params: Params) -> pd.DataFrame:
+    """Figure 3: how much larger gradients of active weights are than those of the dense layer, at first weights.
+
+    MNIST at its own size, the network of the claim: a hidden layer, its normalisation, ReLU and the classes; each
+    neuron of the hidden layer has the same share of its inputs masked, the weights that are left stay as they are
+    (`masked`) or are drawn for the fan-in (`fan_in`).
+
+    Returns:
+        Columns norm, first, share, seed, `ratio`, `theory`: 1/√(1 − share) of masked weights behind a normalisation,
+        else 1.
+    """
+    place, rows = pick_device(params.device), []
+    sizes = SetSizes("mnist", 28, params.skew_images, 50, 50)
+    for seed in params.every_seed:
+        images, labels = (torch.from_numpy(each).to(place) for each in draw_sets(sizes, seed).train)
+        for norm, first in (*((norm, "masked") for norm in NORMS), ("batch norm", "fan_in")):
+            skewed = norm != "no norm" and first == "masked"
+            theory = [1 / math.sqrt(1 - share) if skewed else 1.0 for share in SHARES]
+            ratios = skew_ratios((images, labels), norm, first, seed)
+            keys = {"norm": norm, "first": first, "seed": seed}
+            rows += [keys | {"share": s, "ratio": r, "theory": t} for s, r, t in zip(SHARES, ratios, theory)]
+    return pd.DataFrame(rows)
+
+
+def skew_ratios(data: Part, norm: str, first: First, seed: int, shares: Sequence[float] = SHARES) -> list[float]:
+    """Mean |gradient| over active weights of the hidden layer over that of the dense layer, for each share masked.
+
+    Args:
+        data: images and labels, one batch.
+        norm: of `NORMS`.
+        first: masked or fan_in, see `papertwin.sparse.initialising`.
+        seed: of weights and masks.
+        shares: of the inputs of each neuron.
+    """
+    images, labels = data
+    found = []
+    with single_thread():
+        for share in (0.0, *shares):
+            model = two_layers(images[0].numel(), norm, seed).to(images.device)
+            weight, generator = model.get_submodule("fc1").weight, torch.Generator().manual_seed(seed)
+            fan_in = round((1 - share) * weight.shape[1])
+            mask = constant_fan_in_mask(tuple(weight.shape), fan_in, generator).to(weight.device)
+            if share:
+                sparse_init_(weight, mask, first, generator)
+            functional.cross_entropy(model(images), labels).backward()
+            found.append(float(weight.grad[mask].abs().mean()))
+    return [each / found[0] for each in found[1:]]
+
+
+def two_layers(inputs: int, norm: str, seed: int) -> nn.Module:
+    """A perceptron of two layers, a normalisation between them."""
+    with seeded(seed):
+        layers: list[Named] = [("flat", nn.Flatten()), ("fc1", dense(inputs, HIDDEN)), ("norm", NORMS[norm](HIDDEN))]
+        return chain([*layers, ("relu", nn.ReLU()), ("fc2", dense(HIDDEN, 10, last=True))])
+
+
+def skewed_layer(trial: SparseTrial, model: nn.Module, data: Part, layer: str) -> pd.DataFrame:
+    """Figure 2: what each neuron of a layer gets, as a share of what it gets in the dense network.
+
+    Args:
+        trial: whose masks are taken; neurons differ in their fan-in.
+        model: the network at its first weights.
+        data: images and labels, one batch.
+        layer: its name.
+
+    Returns:
+        A row a neuron that has inputs: `fan-in`, `raw`: mean |gradient| of its active weights over the dense one's,
+        `corrected`: the same times c, `theory`: √(inputs / fan-in).
+    """
+    given, labels = data
+    weights = {name: model.get_submodule(name).weight for name in trial.masks}
+    with single_thread():
+        functional.cross_entropy(model(given), labels).backward()
+        dense_size = weights[layer].grad.abs().flatten(1).mean(1)
+        model.zero_grad()
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.mul_(trial.masks[name])
+        functional.cross_entropy(model(given), labels).backward()
+    mask = trial.masks[layer]
+    counts = fan_ins(mask)
+    size = (weights[layer].grad.abs() * mask).flatten(1).sum(1) / counts
+    raw = (size / dense_size).double()
+    theory = (mask[0].numel() / counts.double()).sqrt()
+    table = {"fan-in": counts, "raw": raw, "corrected": raw * corrections(mask), "theory": theory}
+    return pd.DataFrame({name: each.numpy() for name, each in table.items()})[counts.numpy() > 0]
+
+
+# ---- trainings -------------------------------------------------------------------------------------------------------
+
+
+def of_arm(table: pd.DataFrame, network: str, method: str, arm: str, sparsity: float, passes: int) -> pd.DataFrame:
+    """Rows of one arm, by seed."""
+    keys = {"network": network, "method": method, "arm": arm, "sparsity": sparsity, "passes": passes}
+    rows = table[(table[list(keys)] == pd.Series(keys)).all(axis=1)]
+    return rows[rows["gamma"].isna() | (rows["gamma"] > 0)].set_index("seed").sort_index()
+
+
+def gains(
+    table: pd.DataFrame,
+    network: str,
+    method: str,
+    sparsity: float,
+    passes: int,
+    arms: tuple[str, str] = (OURS, PLAIN),
+    column: str = "test accuracy",
+) -> pd.Series:
+    """A column of the first arm minus that of the second: seed → difference, over the seeds that have both."""
+    first, second = (of_arm(table, network, method, arm, sparsity, passes)[column] for arm in arms)
+    return (first - second).dropna()
+
+
+def gain_table(table: pd.DataFrame, network: str) -> pd.DataFrame:
+    """What the correction gains: index (method, sparsity, passes), `mean`, `min` and `max` over seeds, in points."""
+    keys = table[(table["network"] == network) & table["arm"].isin((OURS, PLAIN))]
+    found = {}
+    for key, rows in keys.groupby(["method", "sparsity", "passes"]):
+        if {OURS, PLAIN} <= set(rows["arm"]) and len(values := gains(table, network, *key)):
+            found[key] = values.agg(["mean", "min", "max"])
+    return pd.DataFrame(found).T.rename_axis(["method", "sparsity", "passes"])
+
+
+def curves(trials: Trials, method: str, arm: str, sparsity: float, passes: int) -> dict[int, np.ndarray]:
+    """Accuracy of the perceptron after each pass: seed → (passes, 2), on training and validation images, per cent."""
+    same = ("mlp", method, arm, sparsity, passes)
+    found = {
+        job.seed: 100 * trial.curve
+        for job, trial in trials.items()
+        if (job.network, job.method, job.arm, job.sparsity, job.passes) == same and job.gamma != 0
+    }
+    return dict(sorted(found.items()))
+
+
+def over_passes(found: Mapping[int, np.ndarray], which: int) -> pd.DataFrame:
+    """Curves of several seeds as `seed_curves` draws them: index pass, columns mean, min and max."""
+    values = np.stack([each[:, which] for each in found.values()])
+    index = pd.RangeIndex(1, values.shape[1] + 1, name="pass")
+    return pd.DataFrame({"mean": values.mean(0), "min": values.min(0), "max": values.max(0)}, index=index)
+
+
+def passes_to(curve: np.ndarray, level: float) -> float:
+    """Passes after which a curve first reaches a level, straight between two passes; their number if it never does.
+
+    >>> passes_to(np.array([50.0, 70.0, 80.0, 79.0]), 75.0), passes_to(np.array([50.0, 70.0]), 75.0)
+    (2.5, 2.0)
+
+    Args:
+        curve: (passes,) after each.
+        level: to be reached.
+    """
+    above = np.flatnonzero(curve >= level)
+    if not len(above) or not above[0]:
+        return float(len(curve) if not len(above) else 1)
+    last = above[0]
+    return float(last + (level - curve[last - 1]) / (curve[last] - curve[last - 1]))
+
+
+def speeds(trials: Trials, method: str, sparsity: float, passes: int) -> pd.DataFrame:
+    """Passes until 98 % of the validation accuracy that the plain network of the same seed ends with.
+
+    Returns:
+        Index seed, columns `plain` and `SparseOpt`.
+    """
+    each = {arm: curves(trials, method, arm, sparsity, passes) for arm in (PLAIN, OURS)}
+    rows = {}
+    for seed, curve in each[PLAIN].items():
+        level = CLOSE * curve[-1, 1]
+        rows[seed] = {arm: passes_to(each[arm][seed][:, 1], level) for arm in (PLAIN, OURS)}
+    return pd.DataFrame(rows).T.rename_axis("seed")
+
+
+def arm_table(table: pd.DataFrame, arms: Sequence[str], sparsity: float, passes: int) -> pd.DataFrame:
+    """Test accuracy of arms of RigL on the perceptron, per cent: index arm, columns mean, min, max, count."""
+    found = {arm: of_arm(table, "mlp", "RigL", arm, sparsity, passes)["test accuracy"] for arm in arms}
+    return pd.DataFrame({arm: each.agg(["mean", "min", "max", "count"]) for arm, each in found.items()}).T
+
+
+def beside_published(table: pd.DataFrame, printed: Mapping[str, Mapping[str, Mapping[str, float]]]) -> pd.DataFrame:
+    """Table 1: gains here beside the published ones of ResNet-50 on ImageNet, points of accuracy.
+
+    Args:
+        table: of trials.
+        printed: arm → method and sparsity, as "RigL 0.9" → passes, as text → accuracy.
+
+    Returns:
+        Index (where, method, sparsity, passes): `plain`, `SparseOpt` in per cent, `gain` and over seeds `lowest` and
+        `highest` gain.
+    """
+    rows = {}
+    for key, seeds in gain_table(table, "mlp").iterrows():
+        plain, ours = (of_arm(table, "mlp", key[0], arm, *key[1:])["test accuracy"] for arm in (PLAIN, OURS))
+        both = {"plain": plain.mean(), "SparseOpt": ours.reindex(plain.index).mean(), "gain": seeds["mean"]}
+        rows["here", *key] = both | {"lowest": seeds["min"], "highest": seeds["max"]}
+    for name, each in printed[PLAIN].items():
+        method, sparsity = name.split()
+        for passes, value in each.items():
+            ours = printed[OURS][name][passes]
+            rows["published", method, float(sparsity), int(passes)] = {
+                "plain": value,
+                "SparseOpt": ours,
+                "gain": round(ours - value, 2),
+            }
+    return pd.DataFrame(rows).T.rename_axis(["where", "method", "sparsity", "passes"])
