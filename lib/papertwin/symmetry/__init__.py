@@ -3,6 +3,7 @@
     >>> from papertwin.symmetry import permutables, permuted, random_permutations    # the same function, renumbered
     >>> from papertwin.symmetry import activation_matching, weight_matching          # bring A near to B
     >>> from papertwin.symmetry import interpolated, barrier, repaired               # and see how near
+    >>> from papertwin.symmetry import plane_through, losses_on                      # on a plane as well
     >>> from papertwin.symmetry import disagreement, ensemble_accuracy               # how differently they answer
 
 Names are imported on first use.
@@ -16,6 +17,7 @@ _HOMES = {
     "ChannelSums": ".statistics",
     "Correlation": ".statistics",
     "Permutable": ".axes",
+    "Plane": ".planes",
     "WeightMatch": ".matching",
     "activation_matching": ".matching",
     "agreement": ".matching",
@@ -29,8 +31,10 @@ _HOMES = {
     "jensen_shannon": ".diversity",
     "kullback_leibler": ".diversity",
     "losses_along": ".barriers",
+    "losses_on": ".planes",
     "permutables": ".axes",
     "permuted": ".permuting",
+    "plane_through": ".planes",
     "random_permutations": ".permuting",
     "repaired": ".repairing",
     "weight_matching": ".matching",
