@@ -1,11 +1,25 @@
 """Descriptions name every axis that channels share, and networks that cannot be described are refused."""
 
 import pytest
+import torch
 from torch import nn
 
 from papertwin.errors import InputError
-from papertwin.nets import cifar_resnet, lenet, vgg, wide_resnet
-from papertwin.symmetry import Axis, Permutable, permutables
+from papertwin.nets import cifar_resnet, lenet, resnet50, resnet200, vgg, wide_resnet
+from papertwin.nets.residual import Bottleneck
+from papertwin.sparse import prunable_layers
+from papertwin.symmetry import (
+    Axis,
+    Permutable,
+    activation_matching,
+    agreement,
+    check_same_function,
+    inverse,
+    permutables,
+    permuted,
+    random_permutations,
+    weight_matching,
+)
 
 
 def names(permutable):
@@ -50,6 +64,145 @@ def test_what_lies_inside_a_stage_comes_before_its_stream():
     order = [each.name for each in permutables(cifar_resnet(8, width=0.5, seed=0))]
     assert order.index("stage1_block1.conv1") < order.index("conv1") < order.index("stage2_block1.conv1")
     assert order[-1] == "stage3_block1.projection"
+
+
+BLOCKS = (3, 4, 6, 3)  # of ResNet-50's stages
+
+
+def tiny_bottlenecks(seed=0):
+    """The layers of `resnet50` with two blocks a stage, of two stages, for small images."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = dict(resnet50(5, width=1 / 16, seed=seed).named_children())
+        kept = ("conv1", "pool", "mean", "flat")
+        blocks = [f"stage{stage}_block{block}" for stage in (1, 2) for block in (1, 2)]
+        named = [(name, layer) for name, layer in layers.items() if name.startswith(kept) or name in blocks]
+        model = nn.Sequential()
+        for name, layer in [*named, ("fc", nn.Linear(32, 5))]:
+            model.add_module(name, layer)
+    return unsettled(model, seed)
+
+
+def vgg11(seed=0):
+    """As the paper has it, without batch normalisation; narrow."""
+    return unsettled(vgg(5, width=1 / 8, side=32, hidden=64, norm=False, seed=seed), seed)
+
+
+def unsettled(model, seed):
+    """Give a network biases, gains and running statistics that are nontrivial, and put it into evaluation mode."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values, low in ((module.weight, 0.5), (module.bias, -0.3), (module.running_mean, -0.2)):
+                values.data.copy_(low + torch.rand(values.shape, generator=generator))
+            module.running_var.copy_(0.5 + torch.rand(module.running_var.shape, generator=generator))
+        elif getattr(module, "bias", None) is not None:
+            module.bias.data.copy_(0.2 * torch.randn(module.bias.shape, generator=generator))
+    return model.eval()
+
+
+def normal(*shape, seed=7):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_streams_and_blocks_of_bottlenecks():
+    """On the meta device: 32 inner permutations, and five streams, one of them the stem's."""
+    with torch.device("meta"):
+        model = resnet50(seed=0)
+    found = {each.name: each for each in permutables(model)}
+    blocks = [f"stage{stage}_block{block + 1}" for stage, count in enumerate(BLOCKS, 1) for block in range(count)]
+    firsts = [f"stage{stage}_block1" for stage in (1, 2, 3, 4)]
+    streams = ["conv1", *(f"{first}.projection" for first in firsts)]
+    assert set(found) == {*streams, *(f"{block}.conv{place}" for block in blocks for place in (1, 2))}
+    for block in blocks:
+        for place in (1, 2):
+            each, conv = found[f"{block}.conv{place}"], f"{block}.conv{place}"
+            assert names(each) == given(conv) | normed(f"{block}.norm{place}") | read(f"{block}.conv{place + 1}")
+            assert (each.activation, each.relu) == (f"{block}.norm{place}", True)
+            assert each.size == 64 * 2 ** (int(block[5]) - 1)
+    for stage, stream in enumerate(streams):
+        own = [block for block in blocks if block.startswith(f"stage{stage}_")]
+        following = f"stage{stage + 1}_block1"
+        wanted = given(stream) | normed(f"{stream}_norm")
+        wanted |= {("conv1.bias", 0)} if stage == 0 else set()
+        for block in own:
+            wanted |= given(f"{block}.conv3") | normed(f"{block}.norm3")
+            wanted |= read(f"{block}.conv1") if block != own[0] else set()
+        wanted |= read(f"{following}.conv1") | read(f"{following}.projection") if stage < 4 else read("fc")
+        assert names(found[stream]) == wanted
+        assert (found[stream].activation, found[stream].relu) == (own[-1] if own else "conv1_relu", False)
+        assert found[stream].size == (64 if stage == 0 else 256 * 2 ** (stage - 1))
+
+
+def test_every_weight_of_resnet50_has_all_its_axes():
+    """Of layers that can be pruned, projections and norms: all axes but those of images and classes."""
+    with torch.device("meta"):
+        model = resnet50(seed=0)
+    axes = {}
+    for axis in (axis for each in permutables(model) for axis in each.axes):
+        axes.setdefault(axis.tensor, set()).add(axis.dim)
+    prunable = prunable_layers(model, shortcuts=())
+    assert len(prunable) == 1 + 16 * 3 + 4 + 1
+    for name in prunable:
+        assert axes[f"{name}.weight"] == {"conv1": {0}, "fc": {1}}.get(name, {0, 1})
+    rest = {name for name, value in model.state_dict().items() if value.dim() == 1} - {"fc.bias"}
+    assert {name for name, dims in axes.items() if dims == {0}} == rest | {"conv1.weight"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("make", [tiny_bottlenecks, vgg11])
+def test_bottlenecks_and_vgg11_compute_the_same(make, seed):
+    model = make(seed)
+    description, generator = permutables(model), torch.Generator().manual_seed(seed)
+    images = normal(4, 3, 32, 32)
+    assert model(images).std() > 0.01
+    check_same_function(model, description, random_permutations(description, generator), images)
+    for each in description:
+        alone = {each.name: torch.arange(each.size).roll(1)}
+        check_same_function(model, description, alone, images)
+        changed = permuted(model.state_dict(), description, alone)
+        assert any(not torch.equal(value, changed[name]) for name, value in model.state_dict().items())
+
+
+def test_a_whole_narrow_resnet50_computes_the_same():
+    model = unsettled(resnet50(5, width=1 / 32, seed=0), 0)
+    description = permutables(model)
+    permutations = random_permutations(description, torch.Generator().manual_seed(1))
+    check_same_function(model, description, permutations, normal(2, 3, 64, 64))
+
+
+@pytest.mark.parametrize("make", [tiny_bottlenecks, vgg11])
+def test_shuffles_of_bottlenecks_and_vgg11_are_found(make):
+    """By activations as by weights; channels that are dead match anything, so functions are compared."""
+    model = make()
+    description, images = permutables(model), normal(24, 3, 32, 32)
+    shuffle = random_permutations(description, torch.Generator().manual_seed(3))
+    other = make()
+    other.load_state_dict(permuted(model.state_dict(), description, shuffle))
+    by_weights = weight_matching(other.state_dict(), model.state_dict(), description, torch.Generator().manual_seed(4))
+    best = agreement(other.state_dict(), model.state_dict(), description, inverse(shuffle))
+    assert by_weights.agreements[0] < best == pytest.approx(by_weights.agreements[-1])
+    by_activations = activation_matching(other.double(), model.double(), description, [images.double()])
+    back = permuted(other.state_dict(), description, by_activations)
+    living = living_channels(model, description, images.double())
+    for each in description:
+        found, alive = shuffle[each.name][by_activations[each.name]], living[each.name]
+        assert alive.sum() > each.size / 2
+        assert torch.equal(found[alive], torch.arange(each.size)[alive]), each.name
+    other.load_state_dict(back)
+    assert torch.allclose(other(images.double()), model(images.double()), atol=1e-8)
+
+
+def living_channels(model, description, images):
+    """Channels whose response after the ReLU varies, by the name of their `Permutable`."""
+    seen, modules = {}, dict(model.named_modules())
+    for each in description:
+        modules[each.activation].register_forward_hook(
+            lambda _m, _i, output, name=each.name: seen.update({name: output.relu().movedim(1, 0).flatten(1).std(1)})
+        )
+    with torch.no_grad():
+        model(images)
+    return {name: spread > 1e-6 for name, spread in seen.items()}
 
 
 def test_each_axis_of_hidden_channels_is_described(network, kind):
@@ -98,6 +251,12 @@ SHARED = nn.Linear(4, 4)
     ("model", "message"),
     [
         (cifar_resnet(8, shortcut="padding", width=0.5, seed=0), "stage2_block1 appends maps .*shortcut='projection'"),
+        (resnet200(width=1 / 64, seed=0), "stage1_block1 is a pre-activation block.*those of ResNet-50 to 152"),
+        (resnet50(root=2, width=1 / 16, seed=0), "stage1_block1.conv2 has 2 filter groups"),
+        (
+            chain(nn.Conv2d(3, 4, 3), Bottleneck(4, 2, groups=1, stride=1, project=False, pre=False)),
+            "1 reads 8 channels; 0 before it gives 4",
+        ),
         (wide_resnet(10, 1, width=0.25, seed=0), "stage1_block1 is WideBlock.*known are Linear"),
         (vgg(5, width=1 / 32, scheme="lr", global_pool=True, seed=0), "is Composite"),
         (

@@ -3,7 +3,8 @@
 - S. Ainsworth, J. Hayase, S. Srinivasa: Git Re-Basin. ICLR 2023, arXiv 2209.04836: the hidden units of a layer may be
   renumbered if all that gives and reads them is renumbered alike.
 - M. Adnan et al.: Sparse training from random initialization. ICML 2025, arXiv 2505.05143: the same of residual
-  networks: one free permutation for what lies inside a block, one for the residual stream of each stage.
+  networks: free permutations for what lies inside a block, one of a basic block and two of a bottleneck, and one for
+  the residual stream of each stage.
 
 A description is a tuple of `Permutable`, from the input on, what lies inside the blocks of a stage before the stage's
 stream. Networks are chains (`nn.Sequential`) of the layers in `permutables`; what it does not know, it refuses.
@@ -22,11 +23,13 @@ from torch import nn
 from papertwin.checks import is_whole
 from papertwin.errors import InputError
 from papertwin.nets.cifar_residual import BasicBlock
+from papertwin.nets.residual import Bottleneck
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 ALIKE = (*POOLS, nn.Dropout, nn.Dropout2d, nn.Identity)  # layers that treat each channel alike
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-KNOWN = (nn.Linear, nn.Conv2d, *NORMS, nn.ReLU, nn.Flatten, *ALIKE, BasicBlock, nn.Sequential)
+BLOCKS = {BasicBlock: 2, Bottleneck: 3}  # residual blocks → their convolutions, conv1 to the last
+KNOWN = (nn.Linear, nn.Conv2d, *NORMS, nn.ReLU, nn.Flatten, *ALIKE, *BLOCKS, nn.Sequential)
 
 
 @dataclass(frozen=True)
@@ -81,14 +84,14 @@ def permutables(model: nn.Sequential) -> Description:
 
     Args:
         model: linear layers, convolutions without filter groups, batch normalisation, ReLU, pools, dropout, `Flatten`,
-            blocks of `papertwin.nets.cifar_resnet` and chains of those.
+            blocks of `papertwin.nets.cifar_resnet` and of `papertwin.nets.resnet50`, and chains of those.
 
     Returns:
         From the input on; not the channels of images and not the outputs.
 
     Raises:
         InputError: another kind of layer, filter groups, a shortcut without parameters where the shape changes, a
-            module or tensor in two places, sizes that do not fit, or no hidden channels.
+            pre-activation block, a module or tensor in two places, sizes that do not fit, or no hidden channels.
     """
     if type(model) is not nn.Sequential:
         raise InputError(f"model must be a chain, nn.Sequential, got {type(model).__name__}.")
@@ -156,7 +159,7 @@ class _Walk:
             self._expect(name, True)
         elif kind is nn.Flatten:
             self._flatten(name, module)
-        elif kind is BasicBlock:
+        elif kind in BLOCKS:
             self._block(name, module)
 
     def _layer(self, name: str, layer: nn.Linear | nn.Conv2d) -> None:
@@ -172,14 +175,10 @@ class _Walk:
             raise InputError(f"{name} must be nn.Flatten(1, -1), got ({layer.start_dim}, {layer.end_dim}).")
         self.maps = False
 
-    def _block(self, name: str, block: BasicBlock) -> None:
+    def _block(self, name: str, block: BasicBlock | Bottleneck) -> None:
         """Follow the stream around a residual block, and channels inside it."""
         self._expect(name, True)
-        if block.projection is None and (block.missing or block.stride > 1):
-            raise InputError(
-                f"{name} appends maps of zeros where the shape changes (shortcut='padding'), so that one stream runs "
-                "through all stages. Build the network with shortcut='projection'."
-            )
+        _check_block(name, block)
         stream = self.now
         if block.projection is not None:
             if stream is not None:
@@ -187,16 +186,23 @@ class _Walk:
             self._read(stream, f"{name}.projection", block.projection)
             self.now = _begun(f"{name}.projection", block.projection)
             self._norm(self.now, f"{name}.projection_norm", block.projection_norm)
-        self._read(stream, f"{name}.conv1", block.conv1)
-        inner = _begun(f"{name}.conv1", block.conv1)
-        self._norm(inner, f"{name}.norm1", block.norm1)
-        inner.relu = True
-        self._read(inner, f"{name}.conv2", block.conv2)
-        self.done.append(inner)
+        added = self._branch(name, block, stream)
         if self.now is not None:
-            self.now.axes += _outputs(f"{name}.conv2", block.conv2)
-            self._norm(self.now, f"{name}.norm2", block.norm2)
+            _check_length(self.now, name, added.size, blocks=False)
+            self.now.axes += added.axes
             self.now.activation, self.now.rectified = name, True
+
+    def _branch(self, name: str, block: BasicBlock | Bottleneck, stream: _Stream | None) -> _Stream:
+        """Follow channels through the convolutions of a block; return those that it adds to the stream."""
+        for place in range(1, BLOCKS[type(block)] + 1):
+            layer, norm = (block.get_submodule(f"{kind}{place}") for kind in ("conv", "norm"))
+            self._read(stream, f"{name}.conv{place}", layer)
+            if place > 1:
+                self.done.append(stream)
+            stream = _begun(f"{name}.conv{place}", layer)
+            self._norm(stream, f"{name}.norm{place}", norm)
+            stream.relu = True
+        return stream
 
     def _expect(self, name: str, maps: bool) -> None:
         """Check the kind of what a layer reads."""
@@ -238,3 +244,14 @@ def _outputs(name: str, layer: nn.Linear | nn.Conv2d) -> Iterator[Axis]:
 def _check_length(stream: _Stream, name: str, length: int, *, blocks: bool) -> None:
     if length % stream.size or (length != stream.size and not blocks):
         raise InputError(f"{name} reads {length} channels; {stream.name} before it gives {stream.size}.")
+
+
+def _check_block(name: str, block: BasicBlock | Bottleneck) -> None:
+    """Refuse blocks whose stream cannot be renumbered stage by stage, or whose norms stand before convolutions."""
+    if type(block) is BasicBlock and block.projection is None and (block.missing or block.stride > 1):
+        raise InputError(
+            f"{name} appends maps of zeros where the shape changes (shortcut='padding'), so that one stream runs "
+            "through all stages. Build the network with shortcut='projection'."
+        )
+    if type(block) is Bottleneck and block.pre:
+        raise InputError(f"{name} is a pre-activation block, which is not known; known are those of ResNet-50 to 152.")
