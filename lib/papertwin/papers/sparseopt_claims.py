@@ -32,9 +32,9 @@ SPARSE, SPARSER = 0.95, 0.99  # sparsities of the claims
 ITOP_CLAIM = 0.95  # sparsity of C5
 
 
-def skew(table: pd.DataFrame, norm: str, first: str = "masked") -> Measured:
+def skew(table: pd.DataFrame, kind: str) -> Measured:
     """C1a, C1b, C1c, C6b: largest relative distance from theory over all shares that are masked, over seeds."""
-    rows = table[(table["norm"] == norm) & (table["first"] == first) & (table["share"] > 0)]
+    rows = table[(table["kind"] == kind) & (table["share"] > 0)]
     off = (rows["ratio"] / rows["theory"] - 1).abs().groupby(rows["seed"]).max()
     at = rows[rows["share"] == 0.9]
     note = f"largest distance from theory, as a share of it; at 0.9 masked the ratio is {at['ratio'].mean():.2f}"
@@ -123,7 +123,7 @@ def every_claim(params: Params, table: pd.DataFrame, trials: Trials, skews: pd.D
     return {
         "C1a": skew(skews, "batch norm"),
         "C1b": skew(skews, "no norm"),
-        "C1c": skew(skews, "batch norm", "fan_in"),
+        "C1c": skew(skews, "batch norm, fan-in"),
         "C2a": IMAGENET,
         "C2b": gain(table, "RigL", SPARSER, shortest),
         "C2c": gain(table, "SET", SPARSER, shortest),

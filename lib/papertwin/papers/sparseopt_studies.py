@@ -5,6 +5,8 @@ Part of `papertwin.papers.sparseopt`, whose trials come in here.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from papertwin.nets.layers import Named, chain, dense
 from papertwin.papers.sparseopt import OURS, PLAIN, Job, Params
 from papertwin.sparse.initialising import First, sparse_init_
 from papertwin.sparse.masks import constant_fan_in_mask, fan_ins
-from papertwin.sparse.skew import corrections
+from papertwin.sparse.skew import corrections, gradient_skew
 from papertwin.sparse.trials import SparseTrial
 from papertwin.training.device import pick_device
 from papertwin.training.loop import single_thread
@@ -27,9 +29,38 @@ SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the inpu
 HIDDEN = 256  # neurons of the layer whose gradients are measured
 CLOSE = 0.98  # share of the plain network's last accuracy that counts as having learnt
 NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "batch norm": nn.BatchNorm1d,
-    "layer norm": nn.LayerNorm,
-    "no norm": lambda _: nn.Identity(),
+    "batch": nn.BatchNorm1d,
+    "layer": nn.LayerNorm,
+    "none": lambda _: nn.Identity(),
+}
+TORCH = "torch"  # dense weights as `torch.nn.Linear` draws them, else those of `papertwin.nets`
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a two-layer perceptron begins.
+
+    Attributes:
+        norm: of `NORMS`.
+        first: masked weights of the dense network, or drawn for the fan-in, see `papertwin.sparse.initialising`.
+        dense: where the dense weights come from: "" or `TORCH`.
+    """
+
+    norm: str
+    first: First = "masked"
+    dense: str = ""
+
+    def theory(self, share: float) -> float:
+        """Gradient of active weights over dense ones, where `share` of the inputs is masked."""
+        return 1 / math.sqrt(1 - share) if self.norm != "none" and self.first == "masked" else 1.0
+
+
+KINDS = {
+    "batch norm": Kind("batch"),
+    "layer norm": Kind("layer"),
+    "batch norm, fan-in": Kind("batch", "fan_in"),
+    "no norm": Kind("none"),
+    "no norm, torch's weights": Kind("none", dense=TORCH),
 }
 Trials = Mapping[Job, SparseTrial]
 Part = tuple[torch.Tensor, torch.Tensor]
@@ -41,33 +72,28 @@ def skew_table(params: Params) -> pd.DataFrame:
     """Figure 3: how much larger gradients of active weights are than those of the dense layer, at first weights.
 
     MNIST at its own size, the network of the claim: a hidden layer, its normalisation, ReLU and the classes; each
-    neuron of the hidden layer has the same share of its inputs masked, the weights that are left stay as they are
-    (`masked`) or are drawn for the fan-in (`fan_in`).
+    neuron of the hidden layer has the same share of its inputs masked.
 
     Returns:
-        Columns norm, first, share, seed, `ratio`, `theory`: 1/√(1 − share) of masked weights behind a normalisation,
-        else 1.
+        Columns kind (of `KINDS`), seed, share, `ratio`, `theory`.
     """
     place, rows = pick_device(params.device), []
     sizes = SetSizes("mnist", 28, params.skew_images, 50, 50)
     for seed in params.every_seed:
-        images, labels = (torch.from_numpy(each).to(place) for each in draw_sets(sizes, seed).train)
-        for norm, first in (*((norm, "masked") for norm in NORMS), ("batch norm", "fan_in")):
-            skewed = norm != "no norm" and first == "masked"
-            theory = [1 / math.sqrt(1 - share) if skewed else 1.0 for share in SHARES]
-            ratios = skew_ratios((images, labels), norm, first, seed)
-            keys = {"norm": norm, "first": first, "seed": seed}
-            rows += [keys | {"share": s, "ratio": r, "theory": t} for s, r, t in zip(SHARES, ratios, theory)]
+        data = tuple(torch.from_numpy(each).to(place) for each in draw_sets(sizes, seed).train)
+        for name, kind in KINDS.items():
+            ratios = skew_ratios(data, kind, seed)
+            keys = {"kind": name, "seed": seed}
+            rows += [keys | {"share": s, "ratio": r, "theory": kind.theory(s)} for s, r in zip(SHARES, ratios)]
     return pd.DataFrame(rows)
 
 
-def skew_ratios(data: Part, norm: str, first: First, seed: int, shares: Sequence[float] = SHARES) -> list[float]:
+def skew_ratios(data: Part, kind: Kind, seed: int, shares: Sequence[float] = SHARES) -> list[float]:
     """Mean |gradient| over active weights of the hidden layer over that of the dense layer, for each share masked.
 
     Args:
         data: images and labels, one batch.
-        norm: of `NORMS`.
-        first: masked or fan_in, see `papertwin.sparse.initialising`.
+        kind: how the network begins; with `fan_in` the dense layer is drawn likewise.
         seed: of weights and masks.
         shares: of the inputs of each neuron.
     """
@@ -75,54 +101,69 @@ def skew_ratios(data: Part, norm: str, first: First, seed: int, shares: Sequence
     found = []
     with single_thread():
         for share in (0.0, *shares):
-            model = two_layers(images[0].numel(), norm, seed).to(images.device)
+            model = two_layers(images[0].numel(), kind, seed).to(images.device)
             weight, generator = model.get_submodule("fc1").weight, torch.Generator().manual_seed(seed)
             fan_in = round((1 - share) * weight.shape[1])
             mask = constant_fan_in_mask(tuple(weight.shape), fan_in, generator).to(weight.device)
-            if share:
-                sparse_init_(weight, mask, first, generator)
+            sparse_init_(weight, mask, kind.first, generator)
             functional.cross_entropy(model(images), labels).backward()
             found.append(float(weight.grad[mask].abs().mean()))
     return [each / found[0] for each in found[1:]]
 
 
-def two_layers(inputs: int, norm: str, seed: int) -> nn.Module:
+def two_layers(inputs: int, kind: Kind, seed: int) -> nn.Module:
     """A perceptron of two layers, a normalisation between them."""
     with seeded(seed):
-        layers: list[Named] = [("flat", nn.Flatten()), ("fc1", dense(inputs, HIDDEN)), ("norm", NORMS[norm](HIDDEN))]
-        return chain([*layers, ("relu", nn.ReLU()), ("fc2", dense(HIDDEN, 10, last=True))])
+        own = kind.dense == TORCH
+        first, last = (nn.Linear, nn.Linear) if own else (dense, partial(dense, last=True))
+        layers: list[Named] = [("flat", nn.Flatten()), ("fc1", first(inputs, HIDDEN))]
+        layers += [("norm", NORMS[kind.norm](HIDDEN)), ("relu", nn.ReLU())]
+        return chain([*layers, ("fc2", last(HIDDEN, 10))])
 
 
-def skewed_layer(trial: SparseTrial, model: nn.Module, data: Part, layer: str) -> pd.DataFrame:
-    """Figure 2: what each neuron of a layer gets, as a share of what it gets in the dense network.
+def spread_mask(shape: tuple[int, int], seed: int) -> torch.Tensor:
+    """Mask whose neurons differ much: fan-ins evenly spaced by their logarithm, from 1 to all inputs; places at random.
 
     Args:
-        trial: whose masks are taken; neurons differ in their fan-in.
-        model: the network at its first weights.
+        shape: (out, in).
+        seed: of the places.
+    """
+    counts = torch.logspace(0, math.log10(shape[1]), shape[0], dtype=torch.float64).round().long()
+    order = torch.rand(shape, generator=torch.Generator().manual_seed(seed)).argsort(1).argsort(1)
+    return order < counts[:, None]
+
+
+def skewed_layer(model: nn.Module, data: Part, layer: str, seed: int) -> pd.DataFrame:
+    """Figure 2: what each neuron of a layer gets if only that layer is sparse, over what it gets in the dense network.
+
+    Args:
+        model: the network at its first weights; that layer is masked afterwards.
         data: images and labels, one batch.
         layer: its name.
+        seed: of the mask, see `spread_mask`.
 
     Returns:
-        A row a neuron that has inputs: `fan-in`, `raw`: mean |gradient| of its active weights over the dense one's,
-        `corrected`: the same times c, `theory`: √(inputs / fan-in).
+        A row a neuron: `fan-in`, `theory`: √(inputs / fan-in), `raw`: mean |gradient| of its active weights over the
+        dense one's, `norm`: the norm of its gradient over that of the dense one, `factor`: c.
     """
-    given, labels = data
-    weights = {name: model.get_submodule(name).weight for name in trial.masks}
+    weight = model.get_submodule(layer).weight
+    mask = spread_mask(tuple(weight.shape), seed)
+    each = []
     with single_thread():
-        functional.cross_entropy(model(given), labels).backward()
-        dense_size = weights[layer].grad.abs().flatten(1).mean(1)
-        model.zero_grad()
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.mul_(trial.masks[name])
-        functional.cross_entropy(model(given), labels).backward()
-    mask = trial.masks[layer]
-    counts = fan_ins(mask)
-    size = (weights[layer].grad.abs() * mask).flatten(1).sum(1) / counts
-    raw = (size / dense_size).double()
-    theory = (mask[0].numel() / counts.double()).sqrt()
-    table = {"fan-in": counts, "raw": raw, "corrected": raw * corrections(mask), "theory": theory}
-    return pd.DataFrame({name: each.numpy() for name, each in table.items()})[counts.numpy() > 0]
+        for kept in (torch.ones_like(mask), mask):
+            model.zero_grad()
+            weight.data.mul_(kept)
+            functional.cross_entropy(model(data[0]), data[1]).backward()
+            each.append(weight.grad * kept)
+    sizes = [gradient.abs().sum(1) / kept.sum(1) for gradient, kept in zip(each, (torch.ones_like(mask), mask))]
+    table = {
+        "fan-in": fan_ins(mask),
+        "theory": gradient_skew(mask),
+        "raw": sizes[1] / sizes[0],
+        "norm": each[1].norm(dim=1) / each[0].norm(dim=1),
+        "factor": corrections(mask),
+    }
+    return pd.DataFrame({name: column.numpy() for name, column in table.items()})
 
 
 # ---- trainings -------------------------------------------------------------------------------------------------------
