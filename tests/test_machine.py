@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy
 import psutil
 import pytest
+import torch
+from llvmlite import binding
 
 from papertwin import machine, paths
 
@@ -31,8 +33,16 @@ def checkout(tmp_path, monkeypatch):
 def test_the_description_names_processor_cores_and_memory(monkeypatch):
     monkeypatch.setattr(machine, "cores", lambda: 7)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=12 * 2**30))
-    monkeypatch.setattr(machine, "_processor", lambda: "Abacus 3000")
+    monkeypatch.setattr(machine, "_model", lambda: "Abacus 3000")
     assert machine.describe().startswith("Abacus 3000, 7 cores, 12 GiB, ")
+
+
+def test_the_processor_is_what_system_llvm_and_torch_call_it(monkeypatch):
+    monkeypatch.setattr(machine, "_model", lambda: "Abacus 3000")
+    monkeypatch.setattr(binding, "get_host_cpu_name", lambda: "beads")
+    found = machine.processor.__wrapped__()
+    assert (found["model"], found["architecture"]) == ("Abacus 3000", "beads")
+    assert f"CPU capability usage: {found['instructions']}" in torch.__config__.show()
 
 
 def test_cores_are_those_that_this_process_may_use(monkeypatch):

@@ -188,9 +188,10 @@ def rerun(toy_run, figures, monkeypatch):
     output = Output(figures, "toy")
     monkeypatch.setenv("PAPERTWIN_FIGURES", str(output.staging))
 
-    def again(commit, height=2.0, colour="C0", dirty=False, packages=None):
+    def again(commit, height=2.0, colour="C0", dirty=False, packages=None, model="Abacus"):
         monkeypatch.setattr(provenance, "git_state", lambda: (commit, dirty))
         monkeypatch.setattr(provenance.machine, "dependencies", lambda: packages or {"numpy": "2.4"})
+        monkeypatch.setattr(provenance.machine, "processor", lambda: {"model": model})
         started = toy_run()
         figure, axes = plt.subplots()
         axes.plot([0, 1], [1, height], color=colour)
@@ -216,6 +217,12 @@ def test_two_commits_that_show_the_same_leave_the_figures_alone(rerun):
     listed = [file for saved in (*found.figures, *found.tables) for file in saved.files.values()]
     assert len(listed) == 4
     assert all(files.sha256(rerun.folder / file.path) == file.sha256 for file in listed)
+
+
+def test_two_processors_that_show_the_same_leave_the_figures_alone(rerun):
+    first, second = rerun("a" * 40), rerun("a" * 40, model="Slide rule")
+    assert {name for name in first if first[name] != second[name]} == {results.FILE}
+    assert results.read(rerun.folder).provenance["processor"] == {"model": "Slide rule"}
 
 
 @pytest.mark.parametrize("change", [{"height": 3.0}, {"colour": "C1"}, {"packages": {"numpy": "2.5"}}], ids=str)

@@ -109,6 +109,8 @@ def test_results_hold_figures_tables_claims_and_origin(toy):
         assert files.sha256(toy.folder / entry["path"]) == entry["sha256"]
     assert found["provenance"]["data"]["street"]
     assert found["provenance"]["packages"]["numpy"]
+    assert list(found["provenance"]["processor"]) == ["model", "architecture", "instructions"]
+    assert all(found["provenance"]["processor"].values())
     assert (toy.folder / "table1.csv").read_text() == ",a\nrow,0.333333333\n"
 
 

@@ -1,4 +1,4 @@
-"""What this machine is: its cores, its memory, and the versions of the packages installed on it."""
+"""What this machine is: its processor, its cores, its memory, and the versions of the packages installed on it."""
 
 import os
 import platform
@@ -38,10 +38,25 @@ def describe() -> str:
     import psutil
 
     memory = psutil.virtual_memory().total / 2**30
-    return f"{_processor()}, {cores()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}"
+    return f"{_model()}, {cores()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}"
 
 
-def _processor() -> str:
+@cache
+def processor() -> dict[str, str]:
+    """Name what the last digits of a result may depend on besides the packages.
+
+    Returns:
+        "model": as the system calls it, which virtual machines shorten; "architecture": as LLVM calls it, for which
+        numba compiles; "instructions": the widest that torch uses.
+    """
+    import torch
+    from llvmlite import binding
+
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return {"model": _model(), "architecture": binding.get_host_cpu_name(), "instructions": instructions}
+
+
+def _model() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

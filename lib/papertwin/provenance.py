@@ -8,6 +8,8 @@ from papertwin import machine, paths
 
 # What a result depends on. Figures and reports are outputs: regenerating them does not make the source dirty.
 SOURCES = ("lib", "data", "notebooks", "pyproject.toml", "requirements.lock")
+# What may change without a trace in a figure: if picture and arrays are the same, so is the figure.
+PASSING = ("commit", "dirty", "processor")
 
 
 def _git(*arguments: str) -> str | None:
@@ -43,6 +45,7 @@ def collect(data_sets: list[str]) -> dict[str, Any]:
         "dirty": dirty,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
+        "processor": machine.processor(),
         "packages": machine.dependencies(),
         "data": {name: _data(name) for name in data_sets},
     }

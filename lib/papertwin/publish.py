@@ -5,7 +5,7 @@ A run writes to `figures/.staging/<address>.<pid>/`. When it has succeeded, its 
 last good output or the new one, never a mixture. (Nothing is flushed to the disk: a power failure is another matter.)
 
 A figure that shows the same as the published one, and was made from the same, keeps the published files: they differ
-in nothing but the name of the commit, and a fresh clone that runs everything shall not look changed.
+in nothing but the names of the commit and the processor, and a fresh clone that runs everything shall not look changed.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from papertwin import files, results
+from papertwin import files, provenance, results
 from papertwin.errors import RunError
 
 STAGING, BACKUP, LOCKS, STATE, FAILED = ".staging", ".backup", ".locks", ".state", ".failed"
@@ -189,7 +189,8 @@ def last_run(figures: Path, address: str) -> dict[str, Any]:
 def keep_repeated(fresh: Path, published: Path) -> list[str]:
     """Replace fresh figures by the published ones that they repeat, and list these in the fresh results.json.
 
-    A figure repeats another if its arrays and its picture are the same, and its provenance up to the commit.
+    A figure repeats another if its arrays and its picture are the same, and its provenance up to commit and
+    processor.
 
     Args:
         fresh: folder of the new run; changed in place.
@@ -224,15 +225,16 @@ def _repeats(fresh: Path, published: Path) -> bool:
     """Compare two figures by their arrays' files and the PNG files beside these."""
     pictures = [_picture(path.with_suffix(".png")) for path in (fresh, published)]
     try:
-        one, two = (_without_commit(json.loads(path.read_text(encoding="utf-8"))) for path in (fresh, published))
+        one, two = (_lasting(json.loads(path.read_text(encoding="utf-8"))) for path in (fresh, published))
     except (ValueError, KeyError, TypeError, AttributeError):
         return False  # not of our making
     return pictures[0] == pictures[1] and one == two
 
 
-def _without_commit(content: dict[str, Any]) -> dict[str, Any]:
+def _lasting(content: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a figure's provenance what may change without a trace in it."""
     origin = dict(content["provenance"]["provenance"])
-    for name in ("commit", "dirty"):
+    for name in provenance.PASSING:
         origin.pop(name, None)
     return {**content, "provenance": {**content["provenance"], "provenance": origin}}
 

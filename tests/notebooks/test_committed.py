@@ -110,9 +110,9 @@ def origin_problems(png: Path, origin: dict) -> list[str]:
 
 
 def timeless(origin: dict) -> dict:
-    """The provenance without its commit: a run that repeats a published figure keeps the file, commit and all."""
-    code = {name: value for name, value in origin["provenance"].items() if name not in ("commit", "dirty")}
-    return origin | {"provenance": code}
+    """The provenance without commit and processor: a run that repeats a published figure keeps the file as it is."""
+    passing = ("commit", "dirty", "processor")
+    return origin | {"provenance": {n: value for n, value in origin["provenance"].items() if n not in passing}}
 
 
 def notebook_problems(path: Path, results: dict) -> list[str]:
