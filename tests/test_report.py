@@ -334,3 +334,29 @@ def luminance(colour):
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+# ---- tables that papers share ----------------------------------------------------------------------------------------
+
+
+def test_tables_that_papers_share_are_joined_and_linked(root, toy_ledger, monkeypatch):
+    table = (
+        '[[table]]\nid = "table_all"\ncaption = "c"\nsource = "s"\nstatus = "regenerated"\njoined = "toy trainers"\n'
+    )
+    at = toy_ledger.index("[[claim]]")
+    monkeypatch.setattr(
+        ledger, "load", lambda slug: ledger.parse(toy_ledger[:at] + table + toy_ledger[at:], "toy.toml")
+    )
+    folder = write_run(root)
+    page = Page(report.write(root))
+    assert any("table_all.csv cannot be joined" in line for line in problems(page))
+    assert not (root / "toy_trainers.csv").exists()
+    rows = "trainer,sparsity,seed,test accuracy,protocol\nDrop,0.9,1,81.25,by hand\nDrop + Grow,0.9,1,82.5,by hand\n"
+    (folder / "table_all.csv").write_text(rows)
+    page = Page(report.write(root))
+    assert "Toy trainers side by side" in page.text
+    assert "Drop 81.2 toy Drop + Grow 82.5 toy" in page.text
+    assert "by hand" in page.text
+    assert "toy-trainers" in page.values("article", "id")
+    assert "toy_trainers.csv" in page.values("a", "href")
+    assert (root / "toy_trainers.csv").read_text().splitlines()[1] == "Drop,81.2,toy,by hand"

@@ -39,7 +39,8 @@ class Exhibit(_Entry):
     """One figure or table of the paper and what became of it here.
 
     `timing` marks measured seconds. `stamp` is written on the figure itself: what its data are if they are not the
-    paper's own (simulated, synthetic, a substitute); empty only where they are.
+    paper's own (simulated, synthetic, a substitute); empty only where they are. Tables of several papers that have the
+    same words in `joined` are put under each other by the report, see `papertwin.joined`.
     """
 
     id: str = Field(pattern=r"^(fig|table)[a-z0-9_]+$")
@@ -49,6 +50,7 @@ class Exhibit(_Entry):
     reason: str = ""
     timing: bool = False
     stamp: str = ""
+    joined: str = ""
 
     @model_validator(mode="after")
     def _needs_reason(self) -> Self:

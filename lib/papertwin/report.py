@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from papertwin import files, ledger, notebook_html, paths, results
+from papertwin import files, joined, ledger, notebook_html, paths, results
 from papertwin.claims import Verdict
 from papertwin.errors import LedgerError, PaperTwinError, RunError
 from papertwin.results import JudgedClaim, Results, Saved
@@ -100,6 +100,7 @@ def write(figures_root: Path) -> Path:
     text = page.render(
         papers=papers,
         strays=strays,
+        joined=_joined(papers, figures_root),
         totals={str(verdict): totals[str(verdict)] for verdict in Verdict},
         css=notebook_html.stylesheet(),
     )
@@ -126,6 +127,15 @@ def _paper(slug: str, root: Path, index: Path) -> PaperView:
         kept = failed.relative_to(root).as_posix()
         view.run.problems.insert(0, f"The latest run failed; what is shown is older. The partial notebook is {kept}.")
     return view
+
+
+def _joined(papers: Iterable[PaperView], root: Path) -> list[tuple[joined.Joined, Sheet]]:
+    """Put together the tables that papers share, write them beside the runs, and make them ready for the page."""
+    tables = joined.join(root, [paper.book for paper in papers if paper.book])
+    links = joined.write(root, tables)
+    return [
+        (table, Sheet(table.name, table.protocol, link, table.header, table.rows)) for table, link in zip(tables, links)
+    ]
 
 
 def _folders(root: Path) -> list[Path]:

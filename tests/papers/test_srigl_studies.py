@@ -359,3 +359,20 @@ def test_costs_are_shares_of_the_dense_network():
     assert found.loc[("SRigL", 0.9)].tolist() == pytest.approx([0.25, 0.2, 81])
     assert found.loc[("RigL", 0.8)].tolist() == pytest.approx([0.5, 0.5, 70])
     assert found.loc[("dense", 0.0)].tolist() == pytest.approx([1, 1, 91])
+
+
+def test_trainings_by_the_shared_protocol():
+    rows = pd.DataFrame(
+        {
+            "method": ["RigL", "dense"],
+            "sparsity": [0.9, 0.0],
+            "seed": [2, 1],
+            "test accuracy": [81.5, 90.25],
+            "validation accuracy": [1.0, 2.0],
+        }
+    )
+    words = "perceptron 256-256, 12000 images of Fashion-MNIST 14×14, 5 passes, ΔT 25, tested on 2000"
+    found = tables.trainers(rows, paper.Params())
+    assert found.columns.tolist() == ["trainer", "sparsity", "seed", "test accuracy", "protocol"]
+    assert found.to_numpy().tolist() == [["RigL", 0.9, 2, 81.5, words], ["dense", 0.0, 1, 90.25, words]]
+    assert "7 passes, ΔT 3" in tables.trainers(rows, replace(paper.Params(), epochs=7, every=3))["protocol"][0]

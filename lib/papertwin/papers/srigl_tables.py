@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 
 from papertwin.nets import vit
-from papertwin.papers.srigl import BOXED, METHODS, Job
+from papertwin.papers.srigl import BOXED, METHODS, Job, Params
+from papertwin.sparse import protocol
 from papertwin.sparse.densities import budgets
 from papertwin.sparse.masks import fan_ins, has_constant_fan_in, sparse_layers
 from papertwin.sparse.trials import UPDATERS, SparseTrial
@@ -127,3 +128,14 @@ def cost_table(rows: pd.DataFrame) -> pd.DataFrame:
     shares = rows.assign(image=rows["MACs"] / rows["dense MACs"], training=rows["training MACs"] / dense)
     table = shares.groupby(["method", "sparsity"])[["image", "training", "test accuracy"]].mean()
     return table.reindex([key for name in METHODS for key in table.index if key[0] == name])
+
+
+def trainers(rows: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """The trainings by the shared protocol, as the report joins them: see `papertwin.sparse.protocol.trainer_table`.
+
+    Args:
+        rows: of the table of trials, the perceptron at its usual length.
+        params: of the run.
+    """
+    words = protocol.in_words(params.width, params.sizes, params.epochs, params.every)
+    return protocol.trainer_table(zip(rows["method"], rows["sparsity"], rows["seed"], rows["test accuracy"]), words)
