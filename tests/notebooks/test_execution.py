@@ -123,8 +123,8 @@ def explained(slug: str, problems: list[str]) -> str:
         f"notebooks/{slug}.ipynb, run on one thread, does not repeat what is committed in figures/{slug}:\n{lines}\n"
         f"If something was changed on purpose, run `papertwin run {slug} --update --force` and commit the notebook "
         f"with figures/{slug}. If that does not help, a result depends on the number of threads, on the working "
-        "directory or on chance: seed it, fix its order, or mark it `timing` or `stable = false` in the ledger and "
-        "say why."
+        "directory or on chance: seed it and fix its order. Only measured time (`timing`) and close calls "
+        "(`stable = false`) are excepted, in the ledger."
     )
 
 
