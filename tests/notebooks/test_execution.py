@@ -153,9 +153,18 @@ def repeatable(exhibits: Sequence[ledger.Exhibit]) -> list[str]:
     return [exhibit.id for exhibit in exhibits if exhibit.status == "regenerated" and not exhibit.timing]
 
 
+def missing(name: str, stored: Path, fresh: Path) -> str:
+    """Say that a file is absent, or nothing."""
+    places = [what for what, folder in (("committed", stored), ("written", fresh)) if not (folder / name).is_file()]
+    return f"{name} is not {' and not '.join(places)}, but the ledger says regenerated" if places else ""
+
+
 def array_problems(book: ledger.Ledger, stored: Path, fresh: Path) -> list[str]:
     found = []
     for name in repeatable(book.figures):
+        if absent := missing(f"{name}.json", stored, fresh):
+            found.append(absent)
+            continue
         one, two = (json.loads((f / f"{name}.json").read_text(encoding="utf-8"))["axes"] for f in (stored, fresh))
         result = compare(name, one, two)
         if not result.agrees:
@@ -168,6 +177,9 @@ def array_problems(book: ledger.Ledger, stored: Path, fresh: Path) -> list[str]:
 def table_problems(book: ledger.Ledger, stored: Path, fresh: Path) -> list[str]:
     found = []
     for name in repeatable(book.tables):
+        if absent := missing(f"{name}.csv", stored, fresh):
+            found.append(absent)
+            continue
         one, two = ((f / f"{name}.csv").read_text(encoding="utf-8").splitlines(True) for f in (stored, fresh))
         lines = enumerate(zip_longest(one, two), 1)
         found += [f"{name}, line {n}: committed {old!r}, now {new!r}" for n, (old, new) in lines if old != new][:5]
@@ -236,6 +248,12 @@ def _row(stored: Path) -> str:
     return "now None"
 
 
+def _lost(stored: Path, kind: str, suffix: str) -> str:
+    name = repeatable(getattr(ledger.load(SLUGS[0]), kind))[0]
+    (stored / f"{name}{suffix}").unlink()
+    return f"{name}{suffix} is not committed"
+
+
 def _claim(stored: Path, attribute: str, stable: bool = True) -> str:
     """Change what is said of the first claim of a kind."""
     claim = next(claim for claim in ledger.load(SLUGS[0]).claims if claim.stable == stable)
@@ -258,6 +276,8 @@ SPOILT = {
     "one number of a figure": lambda stored: _number(stored, timing=False),
     "one cell of a table": lambda stored: _cell(stored, timing=False),
     "one row of a table": _row,
+    "one figure that is not committed": lambda stored: _lost(stored, "figures", ".json"),
+    "one table that is not committed": lambda stored: _lost(stored, "tables", ".csv"),
     "one stable verdict": lambda stored: _claim(stored, "verdict"),
     "one measured value": lambda stored: _claim(stored, "shown"),
 }
