@@ -268,8 +268,9 @@ def beside_published(table: pd.DataFrame, printed: Mapping[str, Mapping[str, Map
     """
     rows = {}
     for key, seeds in gain_table(table, "mlp").iterrows():
-        plain, ours = (of_arm(table, "mlp", key[0], arm, *key[1:])["test accuracy"] for arm in (PLAIN, OURS))
-        both = {"plain": plain.mean(), "SparseOpt": ours.reindex(plain.index).mean(), "gain": seeds["mean"]}
+        paired = gains(table, "mlp", *key).index
+        plain, ours = (of_arm(table, "mlp", key[0], arm, *key[1:])["test accuracy"][paired] for arm in (PLAIN, OURS))
+        both = {"plain": plain.mean(), "SparseOpt": ours.mean(), "gain": seeds["mean"]}
         rows["here", *key] = both | {"lowest": seeds["min"], "highest": seeds["max"]}
     for name, each in printed[PLAIN].items():
         method, sparsity = name.split()

@@ -1,0 +1,463 @@
+"""Experiments of SparseOpt at tiny sizes: which trainings, from which first weights, with what on the optimiser."""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations, pairwise, product
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from papertwin import ledger
+from papertwin.errors import ParameterError
+from papertwin.nets import cifar_resnet, count
+from papertwin.papers import sparseopt as paper
+from papertwin.papers.sparseopt import BOTH, GROWTH, HAM, OURS, OURS_UNIT, PLAIN, UNIT, Job
+from papertwin.run import typed
+from papertwin.sparse import trials as sparse_trials
+from papertwin.sparse.protocol import in_words, perceptron
+from papertwin.sparse.trials import Plan
+from papertwin.training.pool import Pool
+from papertwin.training.trials import SetSizes
+
+PARAMS = paper.Params(
+    train_images=200,
+    check_images=50,
+    test_images=60,
+    passes=[1, 3],
+    seeds=3,
+    few_seeds=2,
+    width=16,
+    every=1,
+    epochs=2,
+    conv_images=150,
+    conv_passes=5,
+    processes=1,
+    device="cpu",
+)
+
+
+# ---- parameters ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "letters"}, "dataset is 'letters'; expected one of"),
+        ({"side": 7}, "side is 7; it must be at least 8"),
+        ({"side": 9}, "side is 9; it must divide the 28 of fashion_mnist: take 14"),
+        ({"train_images": 99}, "train_images is 99; it must be at least 100"),
+        ({"check_images": 49}, "check_images is 49; it must be at least 50"),
+        ({"test_images": 49}, "test_images is 49; it must be at least 50"),
+        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"seeds": 1}, "seeds is 1; it must be at least 2"),
+        ({"processes": -1}, "processes is -1; it must be at least 0"),
+        ({"width": 15}, "width is 15; it must be at least 16"),
+        ({"every": 0}, "every is 0; it must be at least 1"),
+        ({"few_seeds": 1}, "few_seeds is 1; it must be at least 2"),
+        ({"few_seeds": 4}, "few_seeds is 4, more than the 3 seeds"),
+        ({"conv_images": 99}, "conv_images is 99; it must be at least 100"),
+        ({"conv_images": 201}, "conv_images is 201, more than the 200 train_images"),
+        ({"conv_passes": 0}, "conv_passes is 0; it must be at least 1"),
+        ({"conv_depth": 7}, "conv_depth is 7; it must be at least 8"),
+        ({"conv_width": 0.0}, "conv_width is 0.0; expected a share above 0"),
+        ({"skew_images": 99}, "skew_images is 99; it must be at least 100"),
+        ({"sparsities": [0.95]}, r"sparsities is \[0.95\]; expected shares between 0 and 1, with \(0.95, 0.99\)"),
+        ({"sparsities": [0.9, 0.99]}, "sparsities is"),
+        ({"sparsities": [0.95, 0.99, 0.0]}, "sparsities is"),
+        ({"sparsities": [0.95, 0.99, 1.0]}, "sparsities is"),
+        ({"passes": []}, r"passes is \[\]; expected two or more ascending numbers from 1"),
+        ({"passes": [2]}, "passes is"),
+        ({"passes": [4, 2]}, "passes is"),
+        ({"passes": [2, 2, 4]}, "passes is"),
+        ({"passes": [0, 2]}, "passes is"),
+        ({"alpha": 0.0}, "alpha is 0.0; expected a number above 0, 200 in the paper"),
+        ({"alpha": -0.2}, "alpha is -0.2"),
+        ({"alpha": 1e6}, "alpha is 1000000.0"),
+        ({"alpha": float("nan")}, "alpha is nan"),
+    ],
+)
+def test_parameters_that_no_experiment_can_use(change, message):
+    with pytest.raises(ParameterError, match=message):
+        replace(PARAMS, **change)
+
+
+def test_the_extremes_of_parameters_can_be_used():
+    params = replace(PARAMS, conv_images=200, few_seeds=3, passes=[1, 2], sparsities=[0.99, 0.5, 0.95], alpha=200.0)
+    assert {job.sparsity for job in paper.every_job(params) if job.network == "mlp"} == {0.5, 0.9, 0.95, 0.99}
+
+
+def test_settings_are_those_of_the_recipe():
+    settings = replace(PARAMS, epochs=7).settings
+    assert settings == {
+        "rate": 0.1,
+        "batch": 128,
+        "weight_decay": 5e-4,
+        "memory_format": torch.channels_last,
+        "epochs": 7,
+        "device": "cpu",
+    }
+
+
+def test_the_shared_protocol_has_check_and_test_images_of_its_own():
+    assert paper.Params().protocol_sizes == SetSizes("fashion_mnist", 14, 12000, 1000, 2000)
+    other = replace(paper.Params(), check_images=500, test_images=60, train_images=5000, side=28, dataset="mnist")
+    assert other.protocol_sizes == SetSizes("mnist", 28, 5000, 1000, 2000)
+    assert other.sizes == SetSizes("mnist", 28, 5000, 500, 60)
+
+
+def test_few_seeds_are_the_first_ones():
+    assert list(PARAMS.few) == [1, 2]
+    assert list(replace(PARAMS, seed=6, seeds=5, few_seeds=3).few) == [7, 8, 9]
+
+
+def test_every_profile_trains_what_its_claims_need():
+    book = ledger.load("sparseopt")
+    for name in book.profiles:
+        params = typed("sparseopt", paper.Params, book.parameters(name))
+        assert len(params.few) >= 3, name
+        assert set(paper.NEEDED) <= set(params.sparsities), name
+    quick = typed("sparseopt", paper.Params, book.parameters("quick"))
+    assert quick == paper.Params()
+
+
+# ---- which trainings -------------------------------------------------------------------------------------------------
+
+
+def asked(params, seeds, few):
+    """Every training by hand: what each figure, table and claim needs."""
+    short, long = params.passes[0], params.passes[-1]
+    due = [
+        Job("mlp", method, arm, sparsity, passes, seed)
+        for method, arm, sparsity, passes, seed in product(
+            ("RigL", "SET"), ("plain", "SparseOpt"), params.sparsities, params.passes, seeds
+        )
+    ]
+    for arm, seed in product(("norm 1", "SparseOpt, norm 1", "HAM", "SparseOpt and HAM"), seeds):
+        due.append(Job("mlp", "RigL", arm, 0.99, short, seed))
+    for arm, sparsity, seed in product(("plain", "SparseOpt", "SparseOpt, growth too"), (0.9, 0.95, 0.99), few):
+        due.append(Job("mlp", "RigL", arm, sparsity, long, seed))
+    for arm, seed in product(("plain", "SparseOpt"), seeds):
+        due.append(Job("resnet", "RigL", arm, 0.95, params.conv_passes, seed))
+        due += [Job("protocol", method, arm, 0.99, params.epochs, seed) for method in ("RigL", "SET")]
+    for sparsity, seed in product((0.9, 0.95, 0.99), seeds):
+        due += [Job("protocol", each, "SparseOpt", sparsity, params.epochs, seed) for each in ("static", "SET", "RigL")]
+        due.append(Job("protocol", "SRigL", "SparseOpt", sparsity, params.epochs, seed, 0.3))
+    for arm, seed in product(("plain", "SparseOpt"), few):
+        due.append(Job("mlp", "SRigL", arm, 0.95, short, seed, 0.0))
+    return set(due)
+
+
+@pytest.mark.parametrize(
+    ("change", "seeds", "few"),
+    [
+        ({}, (1, 2, 3), (1, 2)),
+        ({"seed": 6, "seeds": 5, "few_seeds": 3}, range(7, 12), (7, 8, 9)),
+        ({"sparsities": [0.9, 0.95, 0.97, 0.99], "passes": [5, 10, 20], "few_seeds": 3}, (1, 2, 3), (1, 2, 3)),
+        ({"sparsities": [0.99, 0.95], "epochs": 1, "conv_passes": 1}, (1, 2, 3), (1, 2)),
+    ],
+)
+def test_every_training_is_there_once_and_starts_after_the_seed_of_the_pilot(change, seeds, few):
+    params = replace(PARAMS, **change)
+    jobs = Counter(paper.every_job(params))
+    assert set(jobs) == asked(params, seeds, few)
+    assert set(jobs.values()) == {1}
+
+
+def test_every_training_has_its_plain_partner_of_the_same_seed():
+    jobs = set(paper.every_job(PARAMS))
+    compared = [job for job in jobs if job.network != "protocol" or (job.method, job.sparsity) == ("RigL", 0.99)]
+    assert {job.arm for job in compared} == set(paper.ARMS)
+    assert all(replace(job, arm=PLAIN) in jobs for job in compared)
+
+
+def test_what_takes_longest_is_trained_first():
+    params = replace(PARAMS, passes=[1, 14], conv_passes=5, epochs=4)
+    jobs = paper.every_job(params)
+    costs = [15 if job.network == "resnet" else job.passes for job in jobs]
+    assert costs == sorted(costs, reverse=True)
+    assert [job.network for job in jobs[:6]] == ["resnet"] * 6
+    assert {job.passes for job in jobs[6:]} == {14, 4, 1}
+
+
+def test_a_grid_has_every_case_once_and_only_srigl_has_a_gamma():
+    jobs = paper.grid("net", ("SRigL", "SET"), (OURS, HAM), iter((0.8, 0.9)), (2, 3), range(3, 5))
+    rest = list(product((0.8, 0.9), (2, 3), (3, 4)))
+    cases = list(product((("SRigL", 0.3), ("SET", None)), (OURS, HAM), rest))
+    assert jobs == [Job("net", method, arm, *each, gamma) for (method, gamma), arm, each in cases]
+    assert len(set(jobs)) == 2 * 2 * 8
+
+
+def test_srigl_without_ablation_is_trained_with_and_without_the_correction():
+    jobs = paper.equal_fan_in_jobs(replace(PARAMS, passes=[2, 9], seed=4))
+    assert jobs == [Job("mlp", "SRigL", arm, 0.95, 2, seed, 0.0) for arm in (PLAIN, OURS) for seed in (5, 6)]
+
+
+def test_arms_say_what_hangs_on_the_optimiser():
+    assert paper.ARMS == {
+        "plain": {},
+        "SparseOpt": {"sparseopt": {}},
+        "SparseOpt, growth too": {"sparseopt": {"growth": "corrected"}},
+        "norm 1": {"unit_norm": {}},
+        "SparseOpt, norm 1": {"sparseopt": {}, "unit_norm": {}},
+        "HAM": {"ham": {}},
+        "SparseOpt and HAM": {"sparseopt": {}, "ham": {}},
+    }
+    assert tuple(paper.ARMS) == (PLAIN, OURS, GROWTH, UNIT, OURS_UNIT, HAM, BOTH)
+
+
+# ---- what they cost --------------------------------------------------------------------------------------------------
+
+
+def macs_of_perceptron(neurons):
+    return 196 * neurons + neurons + neurons * neurons + neurons + 10 * neurons + 10
+
+
+def test_plan_says_what_trainings_cost(monkeypatch):
+    jobs = [Job("mlp", "RigL", OURS, 0.9, 7, 1), Job("protocol", "SRigL", OURS, 0.9, 3, 1, 0.3)]
+    jobs += [Job("resnet", "RigL", PLAIN, 0.95, 5, seed) for seed in (1, 2)]
+    monkeypatch.setattr(paper, "every_job", lambda params: jobs)
+    plan = paper.plan(replace(PARAMS, train_images=300))
+    small = count(cifar_resnet(8, 10, width=0.5, in_channels=1, seed=0), (1, 14, 14)).macs
+    spent = 3 * ((7 + 3) * 300 * macs_of_perceptron(16) + 2 * 5 * 150 * small)
+    assert plan["trainings"] == 4
+    assert plan["optimiser steps"] == (7 + 3) * 3 + 2 * 5 * 2  # 300 images are three batches of at most 128, 150 two
+    assert plan["multiply-accumulates of all trainings"] == f"{spent:.3g}"
+    assert plan["core hours at 20 billion a second"] == pytest.approx(spent / 20e9 / 3600)
+    assert plan["GPU hours at 2 trillion a second"] == pytest.approx(spent / 2e12 / 3600)
+    macs = 3_857_974_312
+    hours = ", ".join(f"{3 * macs * 1_281_167 * each / 2e12 / 3600:,.0f}" for each in (90, 180, 270))
+    words = f"25,503,976 parameters, {macs:,} multiply-accumulates an image; with 90, 180, 270 passes {hours} GPU hours"
+    assert plan["one ResNet-50 on ImageNet (not run)"] == words
+
+
+def test_the_quick_profile_is_of_241_trainings():
+    plan = paper.plan(paper.Params())
+    passes = 2 * 2 * 2 * 5 * (2 + 4 + 8)  # RigL and SET, plain and corrected, two sparsities, five seeds, three lengths
+    passes += 4 * 5 * 2  # HAM and gradients of norm 1
+    passes += (3 * 3 - 2 * 2) * 3 * 8  # weights ever active, where they are not known already
+    passes += (4 * 3 + 2) * 5 * 5  # the shared protocol
+    passes += 2 * 3 * 2  # SRigL without ablation
+    assert plan["trainings"] == 120 + 20 + 15 + 70 + 6 + 10
+    assert plan["optimiser steps"] == passes * 94 + 10 * 4 * 24
+
+
+# ---- networks --------------------------------------------------------------------------------------------------------
+
+
+def same_state(first, second):
+    """Whether two networks are equal in every bit."""
+    one, other = first.state_dict(), second.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def built(network, seed=3, channels=1, **changes):
+    return paper.builders(replace(PARAMS, **changes))[network](10, in_channels=channels, seed=seed)
+
+
+@pytest.mark.parametrize("network", ["mlp", "protocol"])
+def test_the_perceptron_is_that_of_the_shared_protocol(network):
+    assert same_state(built(network), perceptron(10, in_channels=1, seed=3, neurons=16, side=14))
+    wide = built(network, channels=3, width=20, side=28)
+    assert [tuple(layer.weight.shape) for layer in wide if isinstance(layer, nn.Linear)] == [
+        *((20, 3 * 28 * 28), (20, 20), (10, 20)),
+    ]
+    assert not same_state(built(network), built(network, seed=4))
+
+
+def test_the_residual_network_is_of_its_depth_and_width():
+    assert same_state(built("resnet"), cifar_resnet(8, 10, width=0.5, in_channels=1, seed=3))
+    large = built("resnet", channels=3, conv_depth=14, conv_width=1.0, seed=5)
+    assert same_state(large, cifar_resnet(14, 10, width=1.0, in_channels=3, seed=5))
+    assert not same_state(built("resnet"), built("resnet", seed=4))
+
+
+# ---- trainings -------------------------------------------------------------------------------------------------------
+
+RIGL = Job("mlp", "RigL", PLAIN, 0.9, 3, 1)
+MASKED, FAN_IN = {"first": "masked"}, {"first": "fan_in"}
+
+
+@pytest.mark.parametrize(
+    ("job", "plan", "images"),
+    [
+        (RIGL, Plan("rigl", 0.9, 7, MASKED), (200, 50, 60)),
+        (Job("mlp", "SET", OURS, 0.99, 4, 5), Plan("set", 0.99, 7, MASKED, hung={"sparseopt": {}}), (200, 50, 60)),
+        (
+            Job("mlp", "RigL", GROWTH, 0.95, 9, 2),
+            Plan("rigl", 0.95, 7, MASKED, hung={"sparseopt": {"growth": "corrected"}}),
+            (200, 50, 60),
+        ),
+        (replace(RIGL, arm=UNIT), Plan("rigl", 0.9, 7, MASKED, hung={"unit_norm": {}}), (200, 50, 60)),
+        (
+            replace(RIGL, arm=OURS_UNIT, seed=8),
+            Plan("rigl", 0.9, 7, MASKED, hung={"sparseopt": {}, "unit_norm": {}}),
+            (200, 50, 60),
+        ),
+        (replace(RIGL, arm=HAM), Plan("rigl", 0.9, 7, MASKED, hung={"ham": {"alpha": 0.6}}), (200, 50, 60)),
+        (
+            replace(RIGL, arm=BOTH),
+            Plan("rigl", 0.9, 7, MASKED, hung={"sparseopt": {}, "ham": {"alpha": 0.6}}),
+            (200, 50, 60),
+        ),
+        (
+            Job("mlp", "SRigL", OURS, 0.95, 1, 2, 0.0),
+            Plan("srigl", 0.95, 7, MASKED | {"gamma": 0.0}, hung={"sparseopt": {}}),
+            (200, 50, 60),
+        ),
+        (
+            Job("resnet", "RigL", OURS, 0.95, 6, 3),
+            Plan("rigl", 0.95, 7, MASKED, hung={"sparseopt": {}}),
+            (150, 50, 60),
+        ),
+        (Job("protocol", "static", PLAIN, 0.9, 2, 1), Plan("static", 0.9, 7, FAN_IN), (200, 1000, 2000)),
+        (
+            Job("protocol", "SRigL", OURS, 0.9, 2, 1, 0.3),
+            Plan("srigl", 0.9, 7, FAN_IN | {"gamma": 0.3}, hung={"sparseopt": {}}),
+            (200, 1000, 2000),
+        ),
+    ],
+)
+def test_a_training_is_of_its_job(job, plan, images, monkeypatch):
+    monkeypatch.setattr(paper, "train_sparse", lambda *given, **settings: (given, settings))
+    params = replace(PARAMS, every=7, alpha=0.6)
+    (network, build, *given), settings = paper.train_job(job, params)
+    assert (network, *given) == (job.network, plan, job.seed, SetSizes("fashion_mnist", 14, *images))
+    assert settings == {**params.settings, "epochs": job.passes, "curve": job.network == "mlp"}
+    assert same_state(build(10, in_channels=1, seed=3), built(job.network))
+    assert paper.ARMS["HAM"] == {"ham": {}}, "α of one run stays there"
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Masks and first weights as they are before the first step, in place of trainings."""
+
+    def fit(model, images, labels, *, follow, **settings):
+        follow(model, torch.optim.SGD(model.parameters(), lr=0.1), 10)
+        return [0.0]
+
+    monkeypatch.setattr(sparse_trials, "fit", fit)
+    return lambda job: paper.train_job(job, PARAMS)
+
+
+@pytest.mark.parametrize("job", [RIGL, replace(RIGL, method="SET"), Job("resnet", "RigL", PLAIN, 0.9, 1, 1)])
+def test_first_weights_are_those_of_the_dense_network_masked_and_the_same_for_every_arm(untrained, job):
+    first, dense = untrained(job), built(job.network, seed=1)
+    for name, mask in first.masks.items():
+        dense.get_submodule(name).weight.data.mul_(mask)
+    active, every = (sum(map(torch.Tensor.sum if n else torch.numel, first.masks.values())) for n in (1, 0))
+    assert int(active) == pytest.approx(every / 10, rel=0.02)
+    assert same_state(first.model, dense)
+    for arm in paper.ARMS:
+        other = untrained(replace(job, arm=arm))
+        assert same_state(first.model, other.model), arm
+        assert all(torch.equal(mask, other.masks[name]) for name, mask in first.masks.items()), arm
+    assert not same_state(first.model, untrained(replace(job, seed=2)).model)
+
+
+@pytest.mark.parametrize("method", paper.METHODS)
+def test_first_weights_of_the_shared_protocol_are_scaled_to_the_fan_in(untrained, method):
+    job = Job("protocol", method, PLAIN, 0.9, 2, 1, 0.3 if method == "SRigL" else None)
+    trial, dense = untrained(job), built("protocol", seed=1)
+    mask, weight = trial.masks["fc1"], trial.model.fc1.weight.detach()
+    scaled = weight * (mask.sum(1, keepdim=True) / 2).sqrt()
+    assert float(scaled[mask].std()) == pytest.approx(1, rel=0.15)
+    assert torch.equal(weight != 0, mask)
+    assert not torch.isclose(weight, dense.fc1.weight)[mask].all()
+    assert same_state(trial.model, untrained(replace(job, arm=OURS)).model)
+
+
+def test_arms_train_other_networks_from_the_same_start():
+    arms = {arm: paper.train_job(replace(RIGL, arm=arm), PARAMS) for arm in paper.ARMS}
+    for first, second in combinations(arms, 2):
+        assert not same_state(arms[first].model, arms[second].model), (first, second)
+    stronger = paper.train_job(replace(RIGL, arm=HAM), replace(PARAMS, alpha=0.6))
+    assert not same_state(stronger.model, arms[HAM].model)
+    again = paper.train_job(replace(RIGL, arm=BOTH), PARAMS)
+    assert same_state(again.model, arms[BOTH].model)
+    assert all(trial.curve.shape == (3, 2) and trial.images == 3 * 200 for trial in arms.values())
+
+
+def test_srigl_without_ablation_is_the_same_network_with_the_correction():
+    one, other = (paper.train_job(Job("mlp", "SRigL", arm, 0.9, 3, 1, 0.0), PARAMS) for arm in (PLAIN, OURS))
+    assert one.log, "connections have changed"
+    assert same_state(one.model, other.model)
+    assert all(torch.equal(mask, other.masks[name]) for name, mask in one.masks.items())
+
+
+def test_only_the_perceptron_is_looked_at_after_each_pass_and_trials_belong_to_their_jobs(monkeypatch):
+    jobs = [Job("mlp", "SET", OURS, 0.9, 2, 2), Job("protocol", "static", OURS, 0.9, 1, 3)]
+    jobs += [Job("resnet", "RigL", PLAIN, 0.8, 1, 1), Job("mlp", "RigL", PLAIN, 0.95, 1, 2)]
+    monkeypatch.setattr(paper, "every_job", lambda params: jobs)
+    seen = []
+    trials = paper.train_all(PARAMS, Pool(1), lambda *progress: seen.append(progress))
+    assert list(trials) == jobs
+    assert seen == [(number, 4) for number in range(1, 5)]
+    for job, trial in trials.items():
+        assert (trial.network, trial.seed, trial.plan.sparsity) == (job.network, job.seed, job.sparsity)
+        assert trial.plan.method == job.method.lower()
+        assert trial.images == (150 if job.network == "resnet" else 200) * job.passes
+        assert (trial.curve is not None) == (job.network == "mlp")
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def trial(number):
+    """A stand-in, all of whose values differ and differ from those of others."""
+    return SimpleNamespace(test_error=number / 1000, itop=0.5 + number / 1000, active_share=0.9 - number / 1000)
+
+
+def test_the_table_of_trials_is_in_per_cent_and_sorted():
+    due = [
+        *(Job("mlp", "RigL", OURS, 0.95, 4, 1), Job("mlp", "RigL", OURS, 0.95, 4, 2)),
+        *(Job("mlp", "RigL", OURS, 0.99, 2, 1), Job("mlp", "RigL", PLAIN, 0.95, 2, 2)),
+        *(Job("mlp", "RigL", PLAIN, 0.95, 4, 1), Job("mlp", "SET", HAM, 0.9, 2, 1)),
+        *(Job("protocol", "SRigL", OURS, 0.9, 5, 1, 0.0), Job("protocol", "SRigL", OURS, 0.9, 5, 1, 0.3)),
+        Job("resnet", "RigL", OURS, 0.95, 4, 1),
+    ]
+    assert all(replace(a, gamma=0) != replace(b, gamma=0) or a.gamma < b.gamma for a, b in pairwise(due))
+    table = paper.trial_table({due[number]: trial(number) for number in (3, 7, 1, 0, 8, 6, 2, 5, 4)})
+    keys = ["network", "method", "arm", "sparsity", "passes", "seed", "gamma"]
+    assert list(table.columns) == [*keys, "test accuracy", "ITOP", "active"]
+    assert table.index.tolist() == list(range(9))
+    for number, row in enumerate(table.to_dict("records")):
+        assert [row[key] for key in keys[:-1]] == [getattr(due[number], key) for key in keys[:-1]]
+        assert row["gamma"] == due[number].gamma or due[number].gamma is None
+        values = [row["test accuracy"], row["ITOP"], row["active"]]
+        assert values == pytest.approx([100 - number / 10, 50 + number / 10, 90 - number / 10])
+
+
+def test_trainers_are_the_trainings_by_the_shared_protocol():
+    due = [
+        *((Job("protocol", "RigL", PLAIN, 0.99, 5, 2), "RigL"), (Job("protocol", "RigL", OURS, 0.99, 5, 1), None)),
+        *((Job("protocol", "SRigL", OURS, 0.9, 5, 1, 0.3), None), (Job("protocol", "static", OURS, 0.95, 5, 3), None)),
+        *((Job("protocol", "SET", PLAIN, 0.99, 5, 1), "SET"), (Job("protocol", "SET", OURS, 0.99, 5, 1), None)),
+    ]
+    trials = {job: trial(number) for number, (job, _) in enumerate(due)}
+    trials |= {Job("mlp", "RigL", PLAIN, 0.99, 8, 1): trial(90), Job("resnet", "RigL", OURS, 0.95, 4, 1): trial(91)}
+    found = paper.trainers(paper.trial_table(trials), paper.Params())
+    assert list(found.columns) == ["trainer", "sparsity", "seed", "test accuracy", "protocol"]
+    rows = {
+        (name or f"{job.method} + SparseOpt", job.sparsity, job.seed, round(100 - number / 10, 9))
+        for number, (job, name) in enumerate(due)
+    }
+    assert [(*row[:3], round(row[3], 9)) for row in found.to_numpy().tolist()] == sorted(rows)
+    assert {*found["trainer"]} == {*("RigL", "SET"), *(f"{name} + SparseOpt" for name in paper.METHODS)}
+
+
+def test_the_protocol_in_words_is_that_of_srigl_at_the_quick_parameters():
+    table = paper.trial_table({Job("protocol", "RigL", OURS, 0.9, 5, 1): trial(1)})
+
+    def words(**changes):
+        return paper.trainers(table, replace(paper.Params(), **changes))["protocol"].tolist()
+
+    assert words() == [in_words(256, SetSizes("fashion_mnist", 14, 12000, 1000, 2000), 5, 25)]
+    assert words() == [
+        "perceptron 256-256, 12000 images of Fashion-MNIST 14×14, 5 passes, ΔT 25, tested on 2000",
+    ]
+    other = {"width": 64, "train_images": 5000, "side": 28, "dataset": "mnist", "epochs": 9, "every": 100}
+    assert words(**other, passes=[3, 4], check_images=70, test_images=80) == [
+        "perceptron 64-64, 5000 images of MNIST 28×28, 9 passes, ΔT 100, tested on 2000"
+    ]
