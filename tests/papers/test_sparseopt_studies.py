@@ -390,7 +390,7 @@ def with_curve(*validation):
 
 BASE = Job("mlp", "RigL", PLAIN, 0.99, 4, 1)
 TRIALS = {
-    replace(BASE, seed=3): with_curve(0.3, 0.5, 0.4, 0.5),
+    replace(BASE, seed=3): with_curve(0.3, 0.5, 0.4, 0.44),  # ends below its best
     BASE: with_curve(0.5, 0.6, 0.8, 0.9),
     replace(BASE, arm=OURS): with_curve(0.7, 0.85, 0.89, 0.86),
     replace(BASE, arm=OURS, seed=3): with_curve(0.1, 0.2, 0.3, 0.4),
@@ -409,7 +409,7 @@ def test_curves_are_of_one_arm_in_per_cent_and_in_the_order_of_seeds():
     assert list(found) == [1, 3]
     assert found[1][:, 1].tolist() == pytest.approx([50, 60, 80, 90])
     assert found[1][:, 0].tolist() == pytest.approx([81, 64, 36, 25])
-    assert found[3][:, 1].tolist() == pytest.approx([30, 50, 40, 50])
+    assert found[3][:, 1].tolist() == pytest.approx([30, 50, 40, 44])
     firsts = {}
     for change in ({"method": "SET"}, {"sparsity": 0.95}, {"passes": 2}, {"arm": HAM}, {"method": "SRigL"}):
         case = {"method": "RigL", "arm": PLAIN, "sparsity": 0.99, "passes": 4} | change
@@ -423,10 +423,10 @@ def test_curves_of_seeds_become_a_mean_and_a_range():
     assert found.index.tolist() == [1, 2, 3, 4]
     assert found.index.name == "pass"
     assert list(found.columns) == ["mean", "min", "max"]
-    due = [[40, 30, 50], [55, 50, 60], [60, 40, 80], [70, 50, 90]]
+    due = [[40, 30, 50], [55, 50, 60], [60, 40, 80], [67, 44, 90]]
     np.testing.assert_allclose(found, due)
     training = studies.over_passes(studies.curves(TRIALS, "RigL", PLAIN, 0.99, 4), 0)
-    np.testing.assert_allclose(training.loc[1], [(81 + 25) / 2, 25, 81])
+    np.testing.assert_allclose(training.loc[1], [(81 + 19.36) / 2, 19.36, 81])
 
 
 def test_speeds_are_passes_to_what_the_plain_network_of_the_seed_ends_with():
@@ -434,5 +434,5 @@ def test_speeds_are_passes_to_what_the_plain_network_of_the_seed_ends_with():
     assert found.index.tolist() == [1, 3]
     assert found.index.name == "seed"
     assert list(found.columns) == ["plain", "SparseOpt"]
-    # 98 % of 90 is 88.2, of 50 is 49
-    np.testing.assert_allclose(found, [[3 + 8.2 / 10, 2 + 3.2 / 4], [1 + 19 / 20, 4]])
+    # 98 % of 90 is 88.2, of 44 is 43.12
+    np.testing.assert_allclose(found, [[3 + 8.2 / 10, 2 + 3.2 / 4], [1 + 13.12 / 20, 4]])
