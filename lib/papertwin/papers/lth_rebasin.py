@@ -1,46 +1,37 @@
-"""Experiments of aligned lottery tickets (arXiv 2505.05143): the mask of one network, permuted to fit another.
+"""Experiments on lottery tickets and weight symmetry (arXiv 2505.05143): a ticket's mask for other first weights.
 
-Methods live in `papertwin.sparse.tickets` and `papertwin.symmetry`; here is what is done with them. Deviations from the
-paper: data and networks (perceptrons and a residual network of 8 layers on Fashion-MNIST for ResNet-20 on CIFAR-10 at
-quick), ten passes instead of 200, one pass of fine-tuning a round instead of 50.
-
-A and B are trained dense from different weights and in different order. The mask m comes from A, pruned in rounds. LTH
-trains A's early weights with m, naive those of B with m, permuted those of B with π(m), where π renumbers the channels
-of A after those of B; the control takes a random permutation. All tickets of a seed see the same images in one order.
+Methods live in `papertwin.symmetry` and `papertwin.sparse.tickets`; here is which networks, methods, sparsities, rewind
+points and seeds they are used on, and the trainings. Deviations from the paper: data and size (perceptrons of three
+widths and a residual network of 8 layers on Fashion-MNIST for ResNet20 on CIFAR at quick), trainings of five passes,
+one pass a round of pruning, one rate for dense and sparse trainings. All trainings of a seed see the same images in the
+same order; networks A and B differ in their first weights only.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import nn
 
-from papertwin import paths
 from papertwin.errors import ParameterError
-from papertwin.nets import cifar_resnet, comparing, count, resnet50
+from papertwin.nets import cifar_resnet, comparing, count, resnet50, vgg
 from papertwin.parameters import check_least
-from papertwin.sparse import protocol
 from papertwin.sparse.protocol import RECIPE, perceptron
-from papertwin.sparse.pruning import Masks, rounds_to
-from papertwin.sparse.tickets import State, iterative_pruning, train_from, train_with_snapshots
-from papertwin.symmetry import activation_matching, permutables, permuted, random_permutations, weight_matching
-from papertwin.symmetry.permuting import Permutations, with_state
-from papertwin.training.kept import kept
-from papertwin.training.loop import accuracy
-from papertwin.training.pool import Pool
-from papertwin.training.trials import Sets, SetSizes, draw_sets
+from papertwin.sparse.pruning import rounds_to
+from papertwin.training.trials import SetSizes
 
-LTH, NAIVE, PERMUTED, RANDOM, WEIGHTS = "LTH", "naive", "permuted", "random", "permuted, by weights"
-METHODS = (LTH, PERMUTED, NAIVE)
-OTHER = 1000  # what is added to a seed for the weights and shuffles of A
-NEEDED = (0.9, 0.97)  # sparsities at which claims are judged
-PROTOCOL_AT = (0.9, 0.95)  # sparsities of the shared protocol
-PROTOCOL_REWIND = 1
-MATCHED_ON = 1000  # training images whose responses are matched
-IMAGENET_IMAGES, IMAGENET_PASSES = 1_281_167, 80
+TICKET, NAIVE, PERMUTED, RANDOM = "LTH", "naive", "permuted", "random"
+METHODS = (TICKET, NAIVE, PERMUTED)  # of the paper
+KINDS = ("mlp", "resnet")  # of the network of the grid
+NARROW, WIDE = 1.0, 4.0  # widths at which claims are judged
+LOW, HIGH = 0.9, 0.97  # sparsities at which claims are judged
+PROTOCOL_AT = (0.9, 0.95)  # sparsities of the table that papers share
+PROTOCOL_NEURONS, EVERY = 256, 25  # of its perceptron; ΔT of trainers whose connections move, for its words
+VGG_AT, VGG_RATE = (0.8, 0.9), 0.02  # sparsities, and a rate at which a network without norms trains
+OF_A, OF_MEMBER = 1000, 2000  # what is added to a seed for A, and once for each further network of an ensemble
+IMAGENET_IMAGES, PASSES = 1_281_167, 80  # images and passes of the paper's ResNet50
 
 
 @dataclass(frozen=True)
@@ -49,29 +40,37 @@ class Params(comparing.Repeated):
 
     dataset: str = "fashion_mnist"
     side: int = 14
-    train_images: int = 4000
+    train_images: int = 12000
     check_images: int = 1000
-    test_images: int = 10000
-    epochs: int = 10
+    test_images: int = 2000
+    network: str = "mlp"
+    neurons: int = 64
+    depth: int = 20
+    base: float = 1.0
+    widths: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0])
+    epochs: int = 5
+    rate: float = 0.1
+    sparse_rate: float = 0.1
+    prune_rate: float = 0.01
+    prune_epochs: int = 1
+    share: float = 0.2
+    sparsities: list[float] = field(default_factory=lambda: [0.9, 0.95, 0.97])
+    rewinds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    near: int = 1
+    far: int = 2
+    early: list[int] = field(default_factory=lambda: [1, 2])
     seeds: int = 5
     few_seeds: int = 3
-    widths: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
-    neurons: int = 128
-    sparsities: list[float] = field(default_factory=lambda: [0.9, 0.97])
-    rewinds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    early: list[int] = field(default_factory=lambda: [1, 3])
-    share: float = 0.2
-    round_passes: int = 1
-    rate: float = 0.08
-    sparse_rate: float = 0.08
-    round_rate: float = 0.01
     members: int = 5
-    conv_images: int = 2000
+    conv_images: int = 3000
+    conv_epochs: int = 8
+    conv_rewind: int = 2
     conv_depth: int = 8
-    conv_width: float = 0.5
-    conv_passes: int = 8
-    protocol_images: int = 12000
-    protocol_passes: int = 5
+    conv_width: float = 0.25
+    vgg_width: float = 0.0
+    match_images: int = 2000
+    points: int = 11
+    grid: int = 13
     processes: int = 0
     profile: str = "quick"
     device: str = "auto"
@@ -79,21 +78,37 @@ class Params(comparing.Repeated):
 
     def __post_init__(self) -> None:
         """Refuse what no experiment can use."""
-        self.check_trainings("conv_width")
-        least = {"neurons": 16, "few_seeds": 2, "round_passes": 1, "members": 2, "conv_images": 100, "conv_depth": 8}
-        check_least(self, least | {"conv_passes": 3, "protocol_images": 100, "protocol_passes": 2})
-        if not set(NEEDED) <= set(self.sparsities) or sorted(set(self.sparsities)) != self.sparsities:
-            raise ParameterError(f"sparsities is {self.sparsities!r}; expected ascending shares, with {NEEDED}.")
-        if len(self.widths) < 2 or sorted(set(self.widths)) != self.widths or self.widths[0] <= 0:
-            raise ParameterError(f"widths is {self.widths!r}; expected two or more ascending factors above 0.")
-        if len(self.rewinds) < 2 or sorted(set(self.rewinds)) != self.rewinds or self.rewinds[0] != 0:
-            raise ParameterError(f"rewinds is {self.rewinds!r}; expected ascending passes from 0, two at least.")
-        if self.rewinds[-1] >= self.epochs or not all(0 < each < self.epochs for each in self.early):
-            raise ParameterError(f"rewinds and early must be passes before the last of {self.epochs}.")
-        if not 0 < self.share < 1 or min(self.rate, self.sparse_rate, self.round_rate) <= 0:
-            raise ParameterError(f"share must lie between 0 and 1 and rates above 0, got {self.share} and rates.")
-        if self.few_seeds > self.seeds:
-            raise ParameterError(f"few_seeds is {self.few_seeds}, more than the {self.seeds} seeds.")
+        self.check_trainings("base", "conv_width")
+        least = {"neurons": 8, "depth": 8, "prune_epochs": 1, "few_seeds": 2, "members": 2, "conv_images": 100}
+        check_least(self, least | {"conv_epochs": 2, "conv_rewind": 1, "conv_depth": 8, "vgg_width": 0})
+        check_least(self, {"match_images": 50, "points": 3, "grid": 2})
+        if self.network not in KINDS:
+            raise ParameterError(f"network is {self.network!r}; expected one of {', '.join(KINDS)}.")
+        _check_list("widths", self.widths, (NARROW, WIDE), 0.0, 64.0)
+        _check_list("sparsities", self.sparsities, (LOW, PROTOCOL_AT[1], HIGH), 0.0, 1.0)
+        for name in ("rate", "sparse_rate", "prune_rate"):
+            if not getattr(self, name) > 0:
+                raise ParameterError(f"{name} is {getattr(self, name)}; expected a number above 0.")
+        if not 0 < self.share < 1:
+            raise ParameterError(f"share is {self.share}; expected a number between 0 and 1.")
+        self._check_passes()
+
+    def _check_passes(self) -> None:
+        """Refuse passes that are none of a training, and more of something than there is."""
+        _check_list("rewinds", self.rewinds, (0, self.near, self.far), -1, self.epochs)
+        _check_list("early", self.early, (), 0, self.epochs)
+        if not 0 < self.near < self.far:
+            raise ParameterError(f"near is {self.near} and far {self.far}; expected 0 < near < far.")
+        if self.conv_rewind >= self.conv_epochs:
+            raise ParameterError(f"conv_rewind is {self.conv_rewind}; it must be below the {self.conv_epochs} passes.")
+        for name, most in (("few_seeds", "seeds"), ("conv_images", "train_images"), ("match_images", "train_images")):
+            if getattr(self, name) > getattr(self, most):
+                raise ParameterError(f"{name} is {getattr(self, name)}, more than the {getattr(self, most)} {most}.")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of every training, but for its passes and its rate."""
+        return {**comparing.SETTINGS, **RECIPE, "device": self.device}
 
     @property
     def few(self) -> range:
@@ -101,314 +116,219 @@ class Params(comparing.Repeated):
         return self.every_seed[: self.few_seeds]
 
     @property
-    def last_rewind(self) -> int:
-        """The latest, at which claims are judged."""
-        return self.rewinds[-1]
+    def at_full_size(self) -> bool:
+        """Whether the network of the grid, its images and its training are as large as the paper's ResNet20."""
+        same = (self.dataset, self.side, self.network, self.depth, self.base) == ("cifar10", 32, "resnet", 20, 1.0)
+        return same and self.epochs >= 200 and (self.near, self.far) == (20, 75)
 
     @property
-    def at_full_size(self) -> bool:
-        """Whether the residual network and its training are those of the paper's ResNet-20 on CIFAR-10."""
-        return (self.dataset, self.side, self.conv_depth, self.conv_width, self.conv_passes) == (
-            "cifar10",
-            32,
-            20,
-            1.0,
-            200,
-        )
+    def vgg_at_full_size(self) -> bool:
+        """Whether VGG-11, its images and its training are as large as the paper's."""
+        same = (self.dataset, self.side, self.vgg_width, self.conv_rewind) == ("cifar10", 32, 1.0, 50)
+        return same and self.conv_epochs >= 200
+
+    def images_of(self, network: str) -> SetSizes:
+        """Sizes of the image sets of a network."""
+        return self.sizes if network == "grid" else replace(self.sizes, train=self.conv_images)
+
+    def passes_of(self, network: str) -> int:
+        """Passes of a dense training, T."""
+        return self.epochs if network == "grid" else self.conv_epochs
+
+    def rewinds_of(self, network: str) -> list[int]:
+        """Passes k to which a network is rewound."""
+        return {"grid": self.rewinds, "resnet": [self.conv_rewind], "vgg": [0, self.conv_rewind]}[network]
+
+    def rates_of(self, network: str) -> tuple[float, float, float]:
+        """Rates of dense training, sparse training and pruning."""
+        if network == "vgg":
+            return VGG_RATE, VGG_RATE, VGG_RATE * self.prune_rate / self.rate
+        return self.rate, self.sparse_rate, self.prune_rate
+
+
+def _check_list(name: str, values: list, needed: tuple, above: float, below: float) -> None:
+    """Refuse a list of numbers that do not ascend between two bounds, or lack some."""
+    if not values or sorted(set(values)) != values or not above < values[0] <= values[-1] < below:
+        raise ParameterError(f"{name} is {values!r}; expected ascending numbers above {above:g} and below {below:g}.")
+    if not set(needed) <= set(values):
+        raise ParameterError(f"{name} is {values!r}; expected {', '.join(map(str, needed))} among them.")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One network and how it is trained, dense and sparse.
+class Dense:
+    """One dense training, and the pruning in rounds that follows it.
 
     Attributes:
-        network: mlp, resnet or protocol.
-        width: factor of its own.
-        sparsities: to which A is pruned.
-        rewinds: passes k whose weights are kept.
-        early: passes t after which B is matched, beside the last.
-        passes: T of dense networks; tickets have T − k.
-        sizes: of the image sets.
-        rate, sparse_rate: of dense networks and of tickets.
+        network: grid, resnet or vgg.
+        width: factor of the network's own width.
+        weights: seed of its first weights.
+        seed: of the images.
+        order: seed of the shuffles.
+        sparsities: to which it is pruned afterwards, all on one path; none for B.
     """
 
     network: str
     width: float
-    sparsities: tuple[float, ...]
-    rewinds: tuple[int, ...]
-    early: tuple[int, ...]
-    passes: int
-    sizes: SetSizes
-    rate: float
-    sparse_rate: float
-
-    def rounds(self, share: float) -> list[float]:
-        """Sparsities of all rounds, on one path through all targets."""
-        return sorted({each for sparsity in self.sparsities for each in rounds_to(sparsity, share)})
-
-
-def settings(params: Params) -> list[Setting]:
-    """Every network of the notebook: perceptrons by width, the residual network, the one of the shared protocol."""
-    sizes, rates = params.sizes, (params.rate, params.sparse_rate)
-    grid = tuple(params.sparsities), tuple(params.rewinds)
-    found = [Setting("mlp", w, *grid, tuple(params.early), params.epochs, sizes, *rates) for w in params.widths]
-    small = replace(sizes, train=params.conv_images)
-    found.append(Setting("resnet", 1.0, (0.9,), tuple(params.rewinds), (), params.conv_passes, small, *rates))
-    shared = replace(sizes, train=params.protocol_images, check=1000, test=2000)
-    own = RECIPE["rate"], RECIPE["rate"]
-    found.append(Setting("protocol", 2.0, PROTOCOL_AT, (PROTOCOL_REWIND,), (), params.protocol_passes, shared, *own))
-    return found
-
-
-def build(setting: Setting, seed: int, params: Params) -> nn.Sequential:
-    """A network at its first weights."""
-    channels = setting.sizes.shape[0]
-    if setting.network == "resnet":
-        width = params.conv_width * setting.width
-        return cifar_resnet(params.conv_depth, 10, width=width, in_channels=channels, seed=seed)
-    options = {"neurons": params.neurons, "side": params.side, "width": setting.width}
-    return perceptron(10, in_channels=channels, seed=seed, **options)
-
-
-# ---- the networks that masks and permutations come from --------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A and B of a seed, A's rounds, and the permutations that bring A near to B.
-
-    Attributes:
-        setting: of both.
-        seed: of the images and of B.
-        a, b: pass → state_dict; pass 0 and T among them.
-        rounds: (sparsity, masks, state) of A after each round.
-        matched: pass t of B → π by activations of A at T and B at t.
-        by_weights: π by weights, of both at T.
-    """
-
-    setting: Setting
+    weights: int
     seed: int
-    a: dict[int, State]
-    b: dict[int, State]
-    rounds: list[tuple[float, Masks, State]]
-    matched: dict[int, Permutations]
-    by_weights: Permutations
-
-    def masks(self, sparsity: float) -> Masks:
-        """A's mask at a target."""
-        return next(masks for _, masks, _ in self.rounds_at(sparsity))
-
-    def rounds_at(self, sparsity: float) -> list[tuple[float, Masks, State]]:
-        """The round that ends at a target: the one nearest to it, since weights are whole."""
-        return [min(self.rounds, key=lambda each: abs(each[0] - sparsity))]
-
-
-def make_origin(setting: Setting, seed: int, params: Params) -> dict[str, Any]:
-    """Train A and B, prune A, match; as plain tensors, see `Origin`."""
-    sets, dense = draw_sets(setting.sizes, seed), {**base_settings(params), "rate": setting.rate}
-    keep = {0, setting.passes, *setting.rewinds, *setting.early}
-    models = {"a": build(setting, seed + OTHER, params), "b": build(setting, seed, params)}
-    found: dict[str, Any] = {}
-    for name, own in (("a", seed + OTHER), ("b", seed)):
-        found[name] = train_with_snapshots(
-            models[name], *sets.train, keep=keep, epochs=setting.passes, seed=own, **dense
-        )
-    tuning = {"epochs": params.round_passes, "rate": params.round_rate, "momentum": 0.0, "weight_decay": 0.0}
-    pruned = iterative_pruning(
-        models["a"], *sets.train, setting.rounds(params.share), seed=seed + OTHER, **base_settings(params) | tuning
-    )
-    found["rounds"] = [(each.sparsity, each.masks, each.state) for each in pruned]
-    description = permutables(models["a"])
-    times = (*setting.early, setting.passes)
-    batches = [torch.from_numpy(sets.train[0][:MATCHED_ON])]
-    at = {t: with_state(models["b"], found["b"][t]) for t in times}
-    found["matched"] = {t: activation_matching(models["a"].cpu(), at[t].cpu(), description, batches) for t in times}
-    last = found["a"][setting.passes], found["b"][setting.passes]
-    found["by_weights"] = weight_matching(*last, description, torch.Generator().manual_seed(seed)).permutations
-    return found
-
-
-def origin(setting: Setting, seed: int, params: Params) -> Origin:
-    """A and B of a seed, kept for the next run where a run is long; see `papertwin.training.kept`."""
-    folder = None if params.profile == "quick" else paths.cache("lth_rebasin")
-    depends = asdict(setting) | {"seed": seed, "params": {k: v for k, v in asdict(params).items() if k != "processes"}}
-    name = f"{setting.network}-{setting.width:g}-{seed}"
-    return Origin(setting, seed, **kept(folder, name, depends, __name__, partial(make_origin, setting, seed, params)))
-
-
-def base_settings(params: Params) -> dict[str, Any]:
-    """Of every training, but for passes and rate."""
-    return {"batch": RECIPE["batch"], "weight_decay": RECIPE["weight_decay"], "device": params.device}
-
-
-# ---- tickets ---------------------------------------------------------------------------------------------------------
+    order: int
+    sparsities: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Job:
-    """One ticket.
+    """One sparse training.
 
     Attributes:
-        network, width, seed: of its origin.
-        method: LTH, permuted, naive, random or permuted by weights.
-        sparsity: of the mask.
-        rewind: k, pass of the weights that it begins with.
-        matched: t, pass of B whose channels A's are matched with; T where nothing else is said.
+        network: grid, resnet or vgg.
+        width: factor of the network's own width.
+        method: LTH, naive, permuted or random.
+        sparsity: of the mask that was found by pruning A.
+        rewind: k, passes of the dense training whose weights it begins with.
+        seed: of the images, of B's weights and, with a shift, of A's.
+        member: of an ensemble: 0 is the one that all else uses; others have another order of images and another B.
+        matched: passes of B with which A is matched; 0 is B at its end.
     """
 
     network: str
     width: float
-    seed: int
     method: str
     sparsity: float
     rewind: int
-    matched: int
+    seed: int
+    member: int = 0
+    matched: int = 0
 
 
-def jobs_of(setting: Setting, seed: int, params: Params) -> list[Job]:
-    """Every ticket of an origin."""
-    own = setting.network, setting.width, seed
-    grid = [(s, k) for s in setting.sparsities for k in setting.rewinds]
-    found = [Job(*own, method, s, k, setting.passes) for s, k in grid for method in METHODS]
-    if setting.network == "mlp":
-        last = (max(NEEDED), params.last_rewind, setting.passes)
-        found += [Job(*own, method, *last) for method in (RANDOM, WEIGHTS)]
-        found += [Job(*own, PERMUTED, min(NEEDED), params.last_rewind, t) for t in setting.early]
-    return found
+# ---- which trainings -------------------------------------------------------------------------------------------------
 
 
-def start(job: Job, source: Origin, params: Params) -> tuple[State, Masks]:
-    """Weights and mask that a ticket begins with."""
-    masks = source.masks(job.sparsity)
-    if job.method == LTH:
-        return source.a[job.rewind], masks
-    description = permutables(build(source.setting, 0, params))
-    chosen = {
-        NAIVE: {},
-        PERMUTED: source.matched[job.matched],
-        WEIGHTS: source.by_weights,
-        RANDOM: random_permutations(description, torch.Generator().manual_seed(job.seed)),
-    }
-    return source.b[job.rewind], permuted(masks, description, chosen[job.method])
+def path_to(sparsities: Iterable[float], share: float) -> list[float]:
+    """Sparsities after each round that prunes a share of what remains, with every target on the way.
 
-
-def train_ticket(setting: Setting, seed: int, state: State, masks: Masks, rewind: int, params: Params) -> nn.Module:
-    """Train weights of pass k with a mask, for the passes that are left, the images in the order of the seed."""
-    options = {**base_settings(params), "rate": setting.sparse_rate, "epochs": setting.passes - rewind}
-    model, train = build(setting, 0, params), draw_sets(setting.sizes, origin_seed(seed)).train
-    return train_from(model, state, masks, *train, seed=seed, **options).cpu()
-
-
-def origin_seed(seed: int) -> int:
-    """Seed of the images: members of an ensemble have seeds of their own for weights and order, and share images."""
-    return seed % OTHER
-
-
-def score(model: nn.Module, sets: Sets) -> float:
-    """Accuracy on test images, per cent."""
-    return 100 * accuracy(model, *sets.test)
-
-
-def train_job(job: Job, setting: Setting, state: State, masks: Masks, params: Params) -> float:
-    """Train a ticket; return its test accuracy, per cent."""
-    model = train_ticket(setting, job.seed, state, masks, job.rewind, params)
-    return score(model, draw_sets(setting.sizes, job.seed))
-
-
-def origins(params: Params, pool: Pool, progress: Any = None) -> dict[tuple[str, float, int], Origin]:
-    """Every A and B: (network, width, seed) → origin; those of the residual network from fewer seeds."""
-    tasks = [
-        (setting, seed)
-        for setting in sorted(settings(params), key=_cost, reverse=True)
-        for seed in (params.few if setting.network == "resnet" else params.every_seed)
-    ]
-    found = pool.map(partial(origin, params=params), tasks, progress)
-    return {(s.network, s.width, seed): each for (s, seed), each in zip(tasks, found)}
-
-
-def _cost(setting: Setting) -> float:
-    """About how long an origin takes, to let the longest start first."""
-    return setting.sizes.train * setting.passes * (8 if setting.network == "resnet" else setting.width)
-
-
-def train_all(
-    sources: Mapping[tuple[str, float, int], Origin], params: Params, pool: Pool, progress: Any = None
-) -> pd.DataFrame:
-    """Train every ticket.
-
-    Returns:
-        A row a ticket: the fields of `Job`, `test accuracy` in per cent; and for each origin rows of the `method`
-        dense (B) and IMP (A after each round, its sparsity).
+    >>> path_to((0.5, 0.7), 0.5)
+    [0.5, 0.7]
     """
-    tasks = []
-    for source in sources.values():
-        for job in jobs_of(source.setting, source.seed, params):
-            tasks.append((job, source.setting, *start(job, source, params)))
-    values = pool.map(partial(train_job, params=params), tasks, progress)
-    rows = [asdict(task[0]) | {"test accuracy": value} for task, value in zip(tasks, values)]
-    for source in sources.values():
-        rows += ends(source, params)
-    keys = ["network", "width", "method", "sparsity", "rewind", "matched", "seed"]
-    return pd.DataFrame(rows).sort_values(keys, ignore_index=True)
+    targets = sorted(sparsities)
+    steps = [each for each in rounds_to(targets[-1], share) if all(abs(each - goal) > 1e-9 for goal in targets)]
+    return sorted({*steps, *targets})
 
 
-def ends(source: Origin, params: Params) -> list[dict[str, Any]]:
-    """Rows of B, dense, and of A after each round."""
-    setting, sets = source.setting, draw_sets(source.setting.sizes, source.seed)
-    model = build(setting, 0, params)
-    own = {"network": setting.network, "width": setting.width, "seed": source.seed, "rewind": 0, "matched": 0}
-    each = [("dense", 0.0, source.b[setting.passes]), *(("IMP", s, state) for s, _, state in source.rounds)]
-    return [
-        own | {"method": name, "sparsity": sparsity, "test accuracy": score(with_state(model, state), sets)}
-        for name, sparsity, state in each
-    ]
+def network_a(params: Params, network: str, width: float, seed: int, member: int = 0) -> Dense:
+    """A: the network that is pruned."""
+    shift = OF_MEMBER * member
+    targets = {"grid": tuple(params.sparsities), "resnet": (LOW,), "vgg": VGG_AT}[network]
+    return Dense(network, width, seed + OF_A + shift, seed, seed + shift, (LOW,) if member else targets)
 
 
-def trainers(table: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """The tickets by the shared protocol, as the report joins them: see `papertwin.sparse.protocol.trainer_table`."""
-    rows = table[(table["network"] == "protocol") & table["method"].isin(METHODS)]
-    names = rows["method"].map({LTH: "LTH", NAIVE: "LTH mask, naive", PERMUTED: "LTH mask, permuted"})
-    (setting,) = [each for each in settings(params) if each.network == "protocol"]
-    words = protocol.in_words(round(params.neurons * setting.width), setting.sizes, setting.passes, 25)
-    return protocol.trainer_table(zip(names, rows["sparsity"], rows["seed"], rows["test accuracy"]), words)
+def network_b(network: str, width: float, seed: int, member: int = 0) -> Dense:
+    """B: the network whose weights are to be trained sparse with A's mask."""
+    shift = OF_MEMBER * member
+    return Dense(network, width, seed + shift, seed, seed + shift)
+
+
+def seeds_at(params: Params, width: float, rewind: int) -> range:
+    """Seeds of a width and rewind point: all where claims are judged."""
+    judged = width == NARROW or (width == WIDE and rewind in (params.near, params.far))
+    return params.every_seed if judged else params.few
+
+
+def every_job(params: Params) -> list[Job]:
+    """Every sparse training of the notebook, each once, the longest first."""
+    jobs = []
+    for width in params.widths:
+        for rewind in params.rewinds:
+            at = params.sparsities if rewind == params.near else (LOW, HIGH)
+            jobs += _grid("grid", width, at, rewind, seeds_at(params, width, rewind))
+    narrow = partial(Job, "grid", NARROW)
+    for seed in params.every_seed:
+        jobs += [narrow(RANDOM, sparsity, params.near, seed) for sparsity in (LOW, HIGH)]
+        jobs += [narrow(PERMUTED, LOW, params.near, seed, matched=each) for each in params.early]
+    members = range(1, params.members)
+    jobs += [narrow(each, LOW, params.near, seed, m) for seed in params.few for m in members for each in METHODS]
+    for rewind in params.rewinds_of("resnet"):
+        jobs += _grid("resnet", 1.0, (LOW,), rewind, params.few)
+    for rewind in params.rewinds_of("vgg") if params.vgg_width else ():
+        jobs += _grid("vgg", 1.0, VGG_AT, rewind, params.few)
+    return sorted(jobs, key=_length, reverse=True)
+
+
+def _grid(network: str, width: float, at: Iterable[float], rewind: int, seeds: Iterable[int]) -> list[Job]:
+    """The paper's methods at some sparsities."""
+    return [Job(network, width, each, s, rewind, seed) for seed in seeds for s in at for each in METHODS]
+
+
+def every_dense(params: Params) -> list[Dense]:
+    """Every dense training that the sparse ones need, each once, the longest first."""
+    pairs = [(job.network, job.width, job.seed, job.member) for job in every_job(params)]
+    found = dict.fromkeys(network_a(params, *each) for each in pairs) | dict.fromkeys(network_b(*e) for e in pairs)
+    return sorted(found, key=_length, reverse=True)
+
+
+def _length(job: Dense | Job) -> float:
+    """About how long a training takes, to let the longest start first."""
+    work = job.width if job.network == "grid" else 8.0
+    return work * (3 if isinstance(job, Dense) and job.sparsities else 1)
+
+
+def builders(params: Params) -> dict[str, partial]:
+    """Builders of the networks: `build(classes, in_channels=…, seed=…, width=…)`, width a factor."""
+    plain = partial(perceptron, neurons=params.neurons, side=params.side)
+    deep = partial(residual, depth=params.depth, own=params.base)
+    return {
+        "grid": plain if params.network == "mlp" else deep,
+        "resnet": partial(residual, depth=params.conv_depth, own=params.conv_width),
+        "vgg": partial(without_norms, own=params.vgg_width, side=params.side),
+    }
+
+
+def residual(classes: int, *, in_channels: int, seed: int, depth: int, own: float, width: float = 1.0) -> nn.Module:
+    """A residual network for small images."""
+    return cifar_resnet(depth, classes, width=own * width, in_channels=in_channels, seed=seed)
+
+
+def without_norms(classes: int, *, in_channels: int, seed: int, own: float, side: int, width: float = 1.0) -> nn.Module:
+    """VGG-11 without batch normalisation, for small images: 512 units a hidden layer behind the convolutions."""
+    pools = (1, 2, 3, 4) if side >= 32 else (2, 3)
+    options = {"width": own * width, "in_channels": in_channels, "side": side, "pools": pools, "hidden": 512}
+    return vgg(classes, configuration="A", seed=seed, **options)
+
+
+def build(params: Params, job: Dense | Job, classes: int, weights: int = 0) -> nn.Module:
+    """Build the network of a training from a seed."""
+    channels = params.sizes.shape[0]
+    return builders(params)[job.network](classes, in_channels=channels, seed=weights, width=job.width)
+
+
+# ---- what it costs ---------------------------------------------------------------------------------------------------
 
 
 def plan(params: Params) -> dict[str, Any]:
-    """What a profile's trainings cost, taken as dense, and one network on ImageNet, which this does not train."""
-    operations, trainings = 0.0, 0
+    """What a profile's trainings cost, taken as dense, and those on ImageNet that the paper did and this does not."""
+    dense, jobs, macs, parameters = every_dense(params), every_job(params), {}, []
     with torch.device("meta"):
-        for setting in settings(params):
-            macs = count(build(setting, 0, params), setting.sizes.shape).macs
-            seeds = params.few_seeds if setting.network == "resnet" else params.seeds
-            tickets = jobs_of(setting, 0, params)
-            passes = 2 * setting.passes + len(setting.rounds(params.share)) * params.round_passes
-            passes += sum(setting.passes - job.rewind for job in tickets)
-            operations += 3 * macs * seeds * passes * setting.sizes.train
-            trainings += seeds * (2 + len(setting.rounds(params.share)) + len(tickets))
+        for each in {(job.network, job.width): job for job in dense}.values():
+            counts = count(build(params, each, 10), params.sizes.shape)
+            macs[each.network, each.width] = counts.macs
+            parameters.append(counts.params)
         large = count(resnet50(seed=0), (3, 224, 224))
-    hours = comparing.work(3 * large.macs * IMAGENET_IMAGES * IMAGENET_PASSES)[comparing.GPU_HOURS]
+    passes = [(job, params.passes_of(job.network) + _pruning(params, job)) for job in dense]
+    passes += [(job, params.passes_of(job.network) - job.rewind) for job in jobs]
+    seen = [(job, number * params.images_of(job.network).train) for job, number in passes]
+    steps = sum(number * -(-params.images_of(job.network).train // RECIPE["batch"]) for job, number in passes)
+    hours = comparing.work(3 * large.macs * IMAGENET_IMAGES * PASSES)[comparing.GPU_HOURS]
     return {
-        "trainings": trainings,
-        **comparing.work(operations),
-        "one ResNet-50 on ImageNet (not run)": f"{large.params:,} parameters, {large.macs:,} multiply-accumulates an "
-        f"image; with {IMAGENET_PASSES} passes {hours:,.0f} GPU hours",
+        "dense trainings": len(dense),
+        "rounds of pruning": sum(_pruning(params, job) // params.prune_epochs for job in dense),
+        "sparse trainings": len(jobs),
+        "parameters": f"{min(parameters):,} to {max(parameters):,}",
+        "optimiser steps": steps,
+        **comparing.work(3 * sum(macs[job.network, job.width] * images for job, images in seen)),
+        "one ResNet50 on ImageNet (not run)": f"{large.params:,} parameters, {large.macs:,} multiply-accumulates an "
+        f"image; dense, with {PASSES} passes, {hours:,.0f} GPU hours",
     }
 
 
-def every_width(table: pd.DataFrame) -> list[float]:
-    """Widths of the perceptron, ascending."""
-    return sorted(table[table["network"] == "mlp"]["width"].unique())
-
-
-def of(
-    table: pd.DataFrame, method: str, sparsity: float, rewind: int, matched: int, network: str = "mlp"
-) -> pd.DataFrame:
-    """Test accuracies of a method: index seed, a column a width."""
-    rows = table[(table["network"] == network) & (table["method"] == method) & (table["sparsity"] == sparsity)]
-    rows = rows[(rows["rewind"] == rewind) & (rows["matched"] == matched)]
-    return rows.pivot(index="seed", columns="width", values="test accuracy")
-
-
-def over_seeds(rows: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
-    """Mean, lowest and highest test accuracy over seeds, by some columns."""
-    return rows.groupby(list(by))["test accuracy"].agg(["mean", "min", "max"])
+def _pruning(params: Params, job: Dense) -> int:
+    """Passes of the rounds of pruning that follow a dense training."""
+    return params.prune_epochs * len(path_to(job.sparsities, params.share)) if job.sparsities else 0
