@@ -142,7 +142,9 @@ def asked(params, seeds, few):
         due.append(Job("resnet", "RigL", arm, 0.95, params.conv_passes, seed))
         due += [Job("protocol", method, arm, 0.99, params.epochs, seed) for method in ("RigL", "SET")]
     for sparsity, seed in product((0.9, 0.95, 0.99), seeds):
-        due += [Job("protocol", each, "SparseOpt", sparsity, params.epochs, seed) for each in ("static", "SET", "RigL")]
+        due += [Job("protocol", each, "SparseOpt", sparsity, params.epochs, seed) for each in ("SET", "RigL")]
+    for sparsity, seed in product((0.9, 0.95, 0.99), few):
+        due.append(Job("protocol", "static", "SparseOpt", sparsity, params.epochs, seed))
         due.append(Job("protocol", "SRigL", "SparseOpt", sparsity, params.epochs, seed, 0.3))
     for arm, seed in product(("plain", "SparseOpt"), few):
         due.append(Job("mlp", "SRigL", arm, 0.95, short, seed, 0.0))
@@ -232,14 +234,14 @@ def test_plan_says_what_trainings_cost(monkeypatch):
     assert plan["one ResNet-50 on ImageNet (not run)"] == words
 
 
-def test_the_quick_profile_is_of_241_trainings():
+def test_the_quick_profile_is_of_229_trainings():
     plan = paper.plan(paper.Params())
     passes = 2 * 2 * 2 * 5 * (2 + 4 + 8)  # RigL and SET, plain and corrected, two sparsities, five seeds, three lengths
     passes += 4 * 5 * 2  # HAM and gradients of norm 1
     passes += (3 * 3 - 2 * 2) * 3 * 8  # weights ever active, where they are not known already
-    passes += (4 * 3 + 2) * 5 * 5  # the shared protocol
+    passes += (2 * 3 + 2) * 5 * 5 + 2 * 3 * 3 * 5  # the shared protocol: RigL and SET, static masks and SRigL
     passes += 2 * 3 * 2  # SRigL without ablation
-    assert plan["trainings"] == 120 + 20 + 15 + 70 + 6 + 10
+    assert plan["trainings"] == 120 + 20 + 15 + 58 + 6 + 10
     assert plan["optimiser steps"] == passes * 94 + 10 * 4 * 24
 
 
@@ -324,7 +326,7 @@ def test_a_training_is_of_its_job(job, plan, images, monkeypatch):
     params = replace(PARAMS, every=7, alpha=0.6)
     (network, build, *given), settings = paper.train_job(job, params)
     assert (network, *given) == (job.network, plan, job.seed, SetSizes("fashion_mnist", 14, *images))
-    assert settings == {**params.settings, "epochs": job.passes, "curve": job.network == "mlp"}
+    assert settings == {**params.settings, "epochs": job.passes, "curve": job.network == "mlp" and job.passes == 3}
     assert same_state(build(10, in_channels=1, seed=3), built(job.network))
     assert paper.ARMS["HAM"] == {"ham": {}}, "α of one run stays there"
 
@@ -386,8 +388,10 @@ def test_srigl_without_ablation_is_the_same_network_with_the_correction():
     assert all(torch.equal(mask, other.masks[name]) for name, mask in one.masks.items())
 
 
-def test_only_the_perceptron_is_looked_at_after_each_pass_and_trials_belong_to_their_jobs(monkeypatch):
-    jobs = [Job("mlp", "SET", OURS, 0.9, 2, 2), Job("protocol", "static", OURS, 0.9, 1, 3)]
+def test_only_the_longest_trainings_of_the_perceptron_are_looked_at_after_each_pass_and_trials_belong_to_their_jobs(
+    monkeypatch,
+):
+    jobs = [Job("mlp", "SET", OURS, 0.9, 3, 2), Job("protocol", "static", OURS, 0.9, 1, 3)]
     jobs += [Job("resnet", "RigL", PLAIN, 0.8, 1, 1), Job("mlp", "RigL", PLAIN, 0.95, 1, 2)]
     monkeypatch.setattr(paper, "every_job", lambda params: jobs)
     seen = []
@@ -398,7 +402,7 @@ def test_only_the_perceptron_is_looked_at_after_each_pass_and_trials_belong_to_t
         assert (trial.network, trial.seed, trial.plan.sparsity) == (job.network, job.seed, job.sparsity)
         assert trial.plan.method == job.method.lower()
         assert trial.images == (150 if job.network == "resnet" else 200) * job.passes
-        assert (trial.curve is not None) == (job.network == "mlp")
+        assert (trial.curve is not None) == (job.network == "mlp" and job.passes == 3)
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------

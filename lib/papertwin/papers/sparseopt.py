@@ -153,7 +153,8 @@ def every_job(params: Params) -> list[Job]:
     jobs += grid("mlp", ["RigL"], (UNIT, OURS_UNIT, HAM, BOTH), [0.99], [shortest], seeds)
     jobs += grid("mlp", ["RigL"], (PLAIN, OURS, GROWTH), ITOP_AT, [longest], params.few)
     jobs += grid("resnet", ["RigL"], (PLAIN, OURS), [CONV], [params.conv_passes], seeds)
-    jobs += grid("protocol", METHODS, [OURS], PROTOCOL_AT, [params.epochs], seeds)
+    for methods, each in ((MOVING, seeds), (("static", "SRigL"), params.few)):
+        jobs += grid("protocol", methods, [OURS], PROTOCOL_AT, [params.epochs], each)
     jobs += grid("protocol", MOVING, [PLAIN], [0.99], [params.epochs], seeds)
     jobs += equal_fan_in_jobs(params)
     return sorted(dict.fromkeys(jobs), key=_cost, reverse=True)
@@ -225,7 +226,7 @@ def train_job(job: Job, params: Params) -> SparseTrial:
         Plan(METHODS[job.method], job.sparsity, params.every, options, hung=hung),
         job.seed,
         sizes.get(job.network, params.sizes),
-        curve=job.network == "mlp",
+        curve=job.network == "mlp" and job.passes == params.passes[-1],
         **params.settings | {"epochs": job.passes},
     )
 
