@@ -20,7 +20,7 @@ from papertwin.nets import cifar_resnet, comparing, count, resnet50, vgg
 from papertwin.parameters import check_least
 from papertwin.sparse.protocol import RECIPE, perceptron
 from papertwin.sparse.pruning import rounds_to
-from papertwin.training.trials import SetSizes
+from papertwin.training.trials import SPOKEN, SetSizes
 
 TICKET, NAIVE, PERMUTED, RANDOM = "LTH", "naive", "permuted", "random"
 METHODS = (TICKET, NAIVE, PERMUTED)  # of the paper
@@ -29,6 +29,7 @@ NARROW, WIDE = 1.0, 4.0  # widths at which claims are judged
 LOW, HIGH = 0.9, 0.97  # sparsities at which claims are judged
 PROTOCOL_AT = (0.9, 0.95)  # sparsities of the table that papers share
 PROTOCOL_NEURONS, EVERY = 256, 25  # of its perceptron; ΔT of trainers whose connections move, for its words
+CONV_SHARE = 0.5  # of the weights that remain, pruned in a round beside the grid, where time is short
 VGG_AT, VGG_RATE = (0.8, 0.9), 0.02  # sparsities, and a rate at which a network without norms trains
 OF_A, OF_MEMBER = 1000, 2000  # what is added to a seed for A, and once for each further network of an ensemble
 IMAGENET_IMAGES, PASSES = 1_281_167, 80  # images and passes of the paper's ResNet50
@@ -55,6 +56,7 @@ class Params(comparing.Repeated):
     prune_epochs: int = 1
     share: float = 0.2
     sparsities: list[float] = field(default_factory=lambda: [0.9, 0.95, 0.97])
+    all_points: bool = False
     rewinds: list[int] = field(default_factory=lambda: [0, 1, 2])
     near: int = 1
     far: int = 2
@@ -62,7 +64,7 @@ class Params(comparing.Repeated):
     seeds: int = 5
     few_seeds: int = 3
     members: int = 5
-    conv_images: int = 3000
+    conv_images: int = 1500
     conv_epochs: int = 8
     conv_rewind: int = 2
     conv_depth: int = 8
@@ -70,7 +72,7 @@ class Params(comparing.Repeated):
     vgg_width: float = 0.0
     match_images: int = 2000
     points: int = 11
-    grid: int = 13
+    grid: int = 11
     processes: int = 0
     profile: str = "quick"
     device: str = "auto"
@@ -127,6 +129,14 @@ class Params(comparing.Repeated):
         same = (self.dataset, self.side, self.vgg_width, self.conv_rewind) == ("cifar10", 32, 1.0, 50)
         return same and self.conv_epochs >= 200
 
+    def stamped(self, network: str = "grid", instead: str = "CIFAR-10") -> str:
+        """What is written on figures: which network and images stand for ResNet20's; nothing where they are its own."""
+        if network == "grid" and self.at_full_size and instead == "CIFAR-10":
+            return ""
+        layers = self.depth if network == "grid" else self.conv_depth
+        name = "perceptron" if (network, self.network) == ("grid", "mlp") else f"ResNet-{layers}"
+        return f"{name} on {SPOKEN[self.dataset]} in place of ResNet20 on {instead}"
+
     def images_of(self, network: str) -> SetSizes:
         """Sizes of the image sets of a network."""
         return self.sizes if network == "grid" else replace(self.sizes, train=self.conv_images)
@@ -138,6 +148,10 @@ class Params(comparing.Repeated):
     def rewinds_of(self, network: str) -> list[int]:
         """Passes k to which a network is rewound."""
         return {"grid": self.rewinds, "resnet": [self.conv_rewind], "vgg": [0, self.conv_rewind]}[network]
+
+    def share_of(self, network: str) -> float:
+        """Share of the remaining weights that a round prunes; at quick half of them beside the grid, for time."""
+        return self.share if network == "grid" or self.all_points else CONV_SHARE
 
     def rates_of(self, network: str) -> tuple[float, float, float]:
         """Rates of dense training, sparse training and pruning."""
@@ -233,12 +247,19 @@ def seeds_at(params: Params, width: float, rewind: int) -> range:
     return params.every_seed if judged else params.few
 
 
+def sparsities_at(params: Params, width: float, rewind: int) -> list[float]:
+    """Sparsities of a width and rewind point: all, or where that takes too long those that decide the claims."""
+    if params.all_points or (rewind == params.near and width in (NARROW, WIDE)):
+        return params.sparsities
+    return [LOW, HIGH] if rewind == params.near or width == NARROW else [HIGH]
+
+
 def every_job(params: Params) -> list[Job]:
     """Every sparse training of the notebook, each once, the longest first."""
     jobs = []
     for width in params.widths:
         for rewind in params.rewinds:
-            at = params.sparsities if rewind == params.near else (LOW, HIGH)
+            at = sparsities_at(params, width, rewind)
             jobs += _grid("grid", width, at, rewind, seeds_at(params, width, rewind))
     narrow = partial(Job, "grid", NARROW)
     for seed in params.every_seed:
@@ -331,4 +352,4 @@ def plan(params: Params) -> dict[str, Any]:
 
 def _pruning(params: Params, job: Dense) -> int:
     """Passes of the rounds of pruning that follow a dense training."""
-    return params.prune_epochs * len(path_to(job.sparsities, params.share)) if job.sparsities else 0
+    return params.prune_epochs * len(path_to(job.sparsities, params.share_of(job.network))) if job.sparsities else 0

@@ -4,7 +4,7 @@ Part of `papertwin.papers.lth_rebasin`, whose trainings come in here.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -41,9 +41,11 @@ from papertwin.training.trials import Sets, draw_sets, error
 
 PLAIN, WEIGHTS, ACTIVATIONS, REPAIRED = "A to B", "by weights", "by activations", "by activations, repaired"
 LINES = {PLAIN: None, WEIGHTS: BY_WEIGHTS, ACTIVATIONS: END, REPAIRED: END}  # line → permutation of A
+CONVOLVED = 1000  # test images on lines between convolutional networks
 ROUND_ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of figure 4a
 KINDS = ("plain", "repaired")
 PLANES = ("A, IMP, B", "A and IMP renumbered, B")
+CORNERS = (("A", "B", "IMP"), ("π(A)", "B", "π(IMP)"))  # names of the networks of each plane
 IMP = "IMP"
 
 
@@ -87,8 +89,10 @@ def every_line(found: Found, params: Params, pool: Pool) -> pd.DataFrame:
 
 
 def _lines(pair: Pair, state_a: State, state_b: State, sigmas: Mapping, params: Params) -> pd.DataFrame:
-    """Lines of one pair."""
+    """Lines of one pair; convolutions take their time and see fewer test images."""
     sets = draw_sets(params.images_of(pair.network), pair.seed)
+    if pair.network != "grid":
+        sets = replace(sets, test=tuple(each[:CONVOLVED] for each in sets.test))
     model = build(params, Job(*pair[:2], TICKET, LOW, 0, pair.seed), len(sets.classes))
     description, alphas = permutables(model), np.linspace(0, 1, params.points)
     rows = []
@@ -98,6 +102,12 @@ def _lines(pair: Pair, state_a: State, state_b: State, sigmas: Mapping, params: 
         for alpha, (loss, right) in zip(alphas, along(model, (start, state_b), alphas, sets, params, batches)):
             rows.append((pair.network, pair.width, pair.seed, name, alpha, loss, right))
     return pd.DataFrame(rows, columns=["network", "width", "seed", "line", "alpha", "loss", "accuracy"])
+
+
+def over_alpha(lines: pd.DataFrame, network: str, width: float, line: str, column: str) -> pd.DataFrame:
+    """Mean, lowest and highest of a column over seeds, by α."""
+    rows = lines[(lines["network"] == network) & (lines["width"] == width) & (lines["line"] == line)]
+    return rows.groupby("alpha")[column].agg(["mean", "min", "max"])
 
 
 def barrier_table(lines: pd.DataFrame) -> pd.DataFrame:
@@ -110,10 +120,11 @@ def barrier_table(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def every_round(found: Found, params: Params, pool: Pool) -> pd.DataFrame:
-    """Figure 4a: barrier between the dense network and the one after each round of pruning, up to 90 %.
+    """Figure 4a: what lies between the dense network and the one after each round of pruning, up to 90 %.
 
     Returns:
-        A row a seed, round and kind, plain or repaired: `sparsity`, `barrier` in nats.
+        A row a seed, round and kind, plain or repaired: `sparsity`; `barrier` in nats, and `excess`, by how much the
+        loss is above the straight line at most, ends left out, so that it may be negative.
     """
     tasks = []
     for seed in params.few:
@@ -132,6 +143,8 @@ def _round(seed: int, number: int, dense: State, pruned: Pruned, params: Params)
     for kind, batches in zip(KINDS, (None, match_batches(sets, params)[: 1000 // BATCH])):
         losses = [loss for loss, _ in along(model, (dense, pruned.state), ROUND_ALPHAS, sets, params, batches)]
         row = {"seed": seed, "round": number, "sparsity": pruned.sparsity, "kind": kind}
+        straight = np.interp(ROUND_ALPHAS, (0, 1), (losses[0], losses[-1]))
+        row["excess"] = float((np.array(losses) - straight)[1:-1].max())
         rows.append(row | {"barrier": barrier(ROUND_ALPHAS, losses)})
     return rows
 
@@ -260,30 +273,35 @@ def _descend(first: Sequence[float], mask: np.ndarray) -> np.ndarray:
     return np.array(path)
 
 
-def neuron_pictures(found: Found, params: Params, count: int = 8) -> dict[str, np.ndarray]:
-    """Figure 2: the first layer of the narrow perceptron, first seed: what B's neurons look at, and two masks for them.
-
-    Shown are the neurons of B whose weights are largest. A picture is (side, side), of one channel.
+def mask_pictures(found: Found, params: Params) -> dict[str, np.ndarray]:
+    """Figure 2: the last layer of the narrow network, first seed: how large B's weights are, and two masks for them.
 
     Returns:
-        "B's weights" sizes; "A's mask" by A's numbering; "renumbered": (count, side, side) each.
+        "B's weights", "A's mask" by A's numbers and "renumbered": (classes, neurons) each, masks of 0 and 1.
     """
-    pair = Pair("grid", NARROW, params.first_seed)
-    a, b = found.a(params, pair), found.b(pair)
-    (name, weights), *_ = ((key, value) for key, value in b.last.items() if value.dim() == 2)
-    masks = a.pruned(LOW).masks
+    *_, (_, weights, own, moved) = _masks(found, params, Pair("grid", NARROW, params.first_seed))
+    return {"B's weights": weights.abs().numpy(), "A's mask": own.float().numpy(), "renumbered": moved.float().numpy()}
+
+
+def overlaps(found: Found, params: Params) -> pd.DataFrame:
+    """How many of B's largest weights, as many as a mask keeps in a layer, it keeps; width 1, 90 %, mean over seeds.
+
+    Returns:
+        Index layer: `by chance`, `A's mask`, `renumbered`, shares in [0, 1].
+    """
+    rows = []
+    for seed in params.every_seed:
+        for layer, weights, own, moved in _masks(found, params, Pair("grid", NARROW, seed)):
+            largest = weights.abs().flatten().argsort(descending=True, stable=True)[: int(own.sum())]
+            shares = [float(mask.flatten()[largest].double().mean()) for mask in (own, moved)]
+            rows.append((layer, float(own.double().mean()), *shares))
+    table = pd.DataFrame(rows, columns=["layer", "by chance", "A's mask", "renumbered"])
+    return table.groupby("layer", sort=False).mean()
+
+
+def _masks(found: Found, params: Params, pair: Pair) -> list[tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Layer, B's weights at its end, A's mask, and that mask renumbered for B, of each layer that is pruned."""
+    last, masks = found.b(pair).last, found.a(params, pair).pruned(LOW).masks
     description = permutables(build(params, Job(*pair[:2], TICKET, LOW, 0, pair.seed), 10))
     moved = permuted(masks, description, found.matched[pair].permutations[END])
-    layer = name.removesuffix(".weight")
-    rows = weights.square().sum(1).argsort(descending=True)[:count]
-    found_rows = {"B's weights": weights.abs(), "A's mask": masks[layer], "renumbered": moved[layer]}
-    shape = (count, -1, params.side, params.side)
-    return {key: value[rows].float().numpy().reshape(shape)[:, 0] for key, value in found_rows.items()}
-
-
-def overlap(pictures: Mapping[str, np.ndarray], mask: str) -> float:
-    """Share of the weights under a mask among the largest of B, as many as there are active, all neurons together."""
-    active = pictures[mask].ravel() > 0
-    sizes = pictures["B's weights"].ravel()
-    largest = np.argsort(-sizes, kind="stable")[: int(active.sum())]
-    return float(active[largest].mean())
+    return [(name, last[f"{name}.weight"], mask, moved[name]) for name, mask in masks.items()]

@@ -195,7 +195,9 @@ def _train_dense(job: Dense, params: Params, sets: Sets) -> dict[str, Any]:
     if not job.sparsities:
         return {"states": states, "rounds": []}
     options |= {"rate": prune_rate, "weight_decay": 0.0, "epochs": params.prune_epochs}
-    rounds = iterative_pruning(model, *sets.train, paper.path_to(job.sparsities, params.share), **options)
+    rounds = iterative_pruning(
+        model, *sets.train, paper.path_to(job.sparsities, params.share_of(job.network)), **options
+    )
     targets = [min(rounds, key=lambda each, s=s: abs(each.sparsity - s)) for s in job.sparsities]
     shown = [each for each in rounds if shows_rounds(params, job) or each in targets]
     return {"states": states, "rounds": [(each.sparsity, each.masks, each.state) for each in shown]}
