@@ -39,9 +39,10 @@ def landscape_panel(ax: plt.Axes, toy: Any, names: Sequence[str], title: str) ->
         ax.annotate(
             f"{name}: loss {abs(round(toy.last[name], 2)):g}",
             path[-1],
-            (0, 10),
+            (0, 9 if path[-1, 1] >= path[0, 1] else -9),
             textcoords="offset points",
             fontsize=8,
+            va="bottom" if path[-1, 1] >= path[0, 1] else "top",
             ha="right" if path[-1, 0] > np.mean(toy.grid) else "left",
             color=colour,
             bbox={"fc": "w", "ec": "none", "alpha": 0.8, "pad": 1},

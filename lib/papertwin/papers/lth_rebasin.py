@@ -251,7 +251,7 @@ def sparsities_at(params: Params, width: float, rewind: int) -> list[float]:
     """Sparsities of a width and rewind point: all, or where that takes too long those that decide the claims."""
     if params.all_points or (rewind == params.near and width in (NARROW, WIDE)):
         return params.sparsities
-    return [LOW, HIGH] if rewind == params.near or width == NARROW else [HIGH]
+    return [LOW, HIGH]
 
 
 def every_job(params: Params) -> list[Job]:
