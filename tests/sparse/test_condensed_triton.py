@@ -20,12 +20,13 @@ from papertwin.sparse import _triton
 from papertwin.sparse.condensed import CondensedLinear
 
 torch.manual_seed(0)
-for out, width, fan_in, ablated in [(12, 40, 7, 3), (5, 8, 8, 0), (3, 300, 150, 1), (4, 20, 1, 0), (3, 9, 2, 3)]:
+shapes = [(12, 40, 7, 3), (5, 8, 8, 0), (3, 300, 150, 1), (4, 20, 1, 0), (3, 9, 2, 3), (70, 30, 11, 4)]
+for out, width, fan_in, ablated in shapes:
     mask = torch.rand(out, width).argsort(1) < fan_in
     mask[:ablated] = False
     layer = CondensedLinear.from_linear(nn.Linear(width, out), mask).requires_grad_(False)
     dense = layer.to_dense()
-    for batch in (1, 3, 15, 16, 37, 130):
+    for batch in (1, 3, 15, 16, 37, 64, 130):
         x = torch.randn(batch, width)
         x[:, ~mask.any(0)] = float("inf")
         y = layer.bias.repeat(batch, 1)
@@ -41,7 +42,7 @@ def test_kernels_are_the_masked_layer_in_the_interpreter():
     command = [sys.executable, "-c", CODE]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 5 * 6
+    assert len(done.stdout.splitlines()) == 6 * 7
 
 
 LAUNCHED = """
@@ -64,10 +65,10 @@ class Kernel:
         return lambda *given, **options: events.append((self.name, grid))
 
 torch.cuda.device = device
-_triton._by_weights, _triton._by_rows = Kernel("by weights"), Kernel("by rows")
-turned = types.SimpleNamespace(contiguous=lambda: None)
+_triton._by_weights, _triton._by_tiles = Kernel("by weights"), Kernel("by tiles")
+_triton._tiled = lambda x: None
 for batch in (1, 40):
-    x = types.SimpleNamespace(shape=(batch, 20), is_cuda=True, device="cuda:1", t=lambda: turned)
+    x = types.SimpleNamespace(shape=(batch, 20), is_cuda=True, device="cuda:1")
     _triton.add_outputs(torch.zeros(batch, 9), x, torch.zeros(7, 3), None, None)
 print(events)
 """
@@ -77,7 +78,7 @@ def test_kernels_are_launched_on_the_device_of_the_input():
     command = [sys.executable, "-c", LAUNCHED]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    turns = [("by weights", (7, 1)), ("by rows", (7, 1))]
+    turns = [("by weights", (7, 1)), ("by tiles", (2,))]
     assert done.stdout.strip() == str(
         [each for turn in turns for each in (("enter", "cuda:1"), turn, ("leave", "cuda:1"))]
     )

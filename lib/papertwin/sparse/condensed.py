@@ -12,7 +12,6 @@ by torch, also what `torch.func` transforms or `torch.jit.trace` traces. A weigh
 its input is infinite or NaN, the output is not, other than with a dense layer of masked weights.
 """
 
-from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -24,6 +23,7 @@ from papertwin.errors import InputError
 from papertwin.sparse import condensed_torch
 
 PLAIN = (torch.Tensor, nn.Parameter)  # whose values lie at an address
+TRITON = find_spec("triton") is not None  # a constant, which torch.compile can trace
 LEAST = 16  # inputs and active neurons for which there are compiled gradients
 
 
@@ -185,8 +185,9 @@ class CondensedLinear(nn.Module):
         engine = self._compiled(x)
         if engine is not None:
             return engine.forward(x.contiguous(), weight, self.index, self.rows, bias, self.kernel)
-        y = x.new_zeros(len(x), self.out_features) if bias is None else bias.repeat(len(x), 1)
-        if x.is_cuda and x.dtype == torch.float32 and x.numel() and _has_triton():
+        shape = len(x), self.out_features
+        y = x.new_zeros(shape) if bias is None else bias.new_empty(shape).copy_(bias)
+        if x.is_cuda and x.dtype == torch.float32 and x.numel() and TRITON:
             from papertwin.sparse import _triton
 
             return _triton.add_outputs(y, x.contiguous(), weight.contiguous(), self.index, self.rows)
@@ -234,12 +235,6 @@ class _Condensed(torch.autograd.Function):
             given.sum(0) if needs[2] else None,
             None,
         )
-
-
-@cache
-def _has_triton() -> bool:
-    """Whether Triton is installed: looked for once, which takes as long as a small layer."""
-    return find_spec("triton") is not None
 
 
 def _is_transformed() -> bool:
