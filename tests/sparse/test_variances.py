@@ -132,7 +132,7 @@ def test_masks_have_their_counts(device):
     assert (neuron.sum(2) == 3).all()
     assert (layer.sum((1, 2)) == 21).all()
     assert len(layer.sum(2).unique()) > 3
-    counts = bernoulli.sum((1, 2)).double()
+    counts = bernoulli.sum((1, 2)).double().cpu()
     assert counts.mean() == pytest.approx(21, abs=4 * math.sqrt(21 * 4 / 7 / 500))
     assert counts.var() == pytest.approx(21 * 4 / 7, rel=0.3)
     for masks in (neuron, layer, bernoulli):  # no place is more likely than another

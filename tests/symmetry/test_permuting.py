@@ -131,6 +131,13 @@ def test_permutations_are_a_group(seed):
     assert torch.equal(compose({"rows": one["rows"]}, {})["rows"], one["rows"])
 
 
+def test_permutations_of_two_devices_have_a_product(device):
+    one, other = {"a": torch.tensor([1, 2, 0])}, {"a": torch.tensor([2, 1, 0], device=device)}
+    assert compose(one, other)["a"].tolist() == [0, 2, 1]
+    assert compose(other, one)["a"].tolist() == [1, 0, 2]
+    assert compose(other, one)["a"].device == other["a"].device
+
+
 def test_flattened_maps_move_as_blocks():
     model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.Flatten(), nn.Linear(12, 2))
     new = permuted(model.state_dict(), permutables(model), {"0": torch.tensor([2, 0, 1])})

@@ -32,9 +32,9 @@ def sparse_init_(weight: torch.Tensor, mask: torch.Tensor, how: First, generator
     if how not in FIRST:
         raise InputError(f"how must be one of {', '.join(FIRST)}, got {how!r}.")
     if how != "masked":
-        variance = 2 / fan_ins(mask).clamp(min=1).double()
+        variance = 2 / fan_ins(mask).cpu().clamp(min=1).double()  # a GPU rounds another way
         deviation = variance.sqrt() if how == "fan_in" else variance
         draw = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
-        scale = deviation.cpu().view(-1, *[1] * (weight.ndim - 1))
+        scale = deviation.view(-1, *[1] * (weight.ndim - 1))
         weight.copy_(draw * scale)
     weight.mul_(mask)

@@ -97,7 +97,7 @@ def compose(first: Mapping[str, torch.Tensor], then: Mapping[str, torch.Tensor])
             raise InputError(
                 f"Permutations of {name} must be as long, got {len(first[name])} and {len(then[name])} channels."
             )
-        both[name] = first[name][then[name]]
+        both[name] = first[name][then[name].to(first[name].device)]
     return both
 
 
