@@ -41,7 +41,7 @@ from papertwin.training.trials import Sets, draw_sets, error
 
 PLAIN, WEIGHTS, ACTIVATIONS, REPAIRED = "A to B", "by weights", "by activations", "by activations, repaired"
 LINES = {PLAIN: None, WEIGHTS: BY_WEIGHTS, ACTIVATIONS: END, REPAIRED: END}  # line → permutation of A
-CONVOLVED = 1000  # test images on lines between convolutional networks
+CONVOLVED = 500  # test images on lines between convolutional networks
 ROUND_ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of figure 4a
 KINDS = ("plain", "repaired")
 PLANES = ("A, IMP, B", "A and IMP renumbered, B")
