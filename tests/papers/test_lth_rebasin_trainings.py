@@ -310,3 +310,19 @@ def test_stamps_of_quick_are_those_of_the_ledger():
     quick = paper.Params()
     assert {stamps[name] for name in ("fig3a", "fig4a", "fig4b", "fig5", "fig9")} == {quick.stamped()}
     assert stamps["fig3b"] == quick.stamped("resnet", "CIFAR-100")
+
+
+@pytest.mark.parametrize(("network", "k"), [("grid", 2), ("vgg", 1)])
+def test_networks_of_larger_profiles_are_trained_and_renumbered_as_well(network, k):
+    params = replace(PARAMS, train_images=100, network="resnet", depth=8, base=0.25, vgg_width=0.0625)
+    pair = Pair(network, 1.0, 1)
+    jobs = paper.network_a(params, *pair), paper.network_b(*pair)
+    a, b = (trainings.train_dense(job, params) for job in jobs)
+    found = trainings.Found(dict(zip(jobs, (a, b))), {}, {})
+    found.matched[pair] = trainings.match(pair, a.last, a.pruned(0.9).masks, {0: b.last}, params)
+    assert found.matched[pair].gap < 1e-9
+    assert found.matched[pair].commutes
+    job = Job(network, 1.0, "permuted", 0.9, k, 1)
+    ticket = trainings.train_ticket(job, *trainings.beginning(job, found, params), params)
+    assert ticket.logits.shape == (80, 10)
+    assert ticket.weights == sum(int(mask.sum()) for mask in a.pruned(0.9).masks.values())
