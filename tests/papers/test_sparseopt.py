@@ -13,7 +13,7 @@ from papertwin import ledger
 from papertwin.errors import ParameterError
 from papertwin.nets import cifar_resnet, count
 from papertwin.papers import sparseopt as paper
-from papertwin.papers.sparseopt import BOTH, GROWTH, HAM, OURS, OURS_UNIT, PLAIN, UNIT, Job
+from papertwin.papers.sparseopt import BOTH, GROWTH, HAM, OURS, OURS_ACTIVE, OURS_UNIT, PLAIN, UNIT, Job
 from papertwin.run import typed
 from papertwin.sparse import trials as sparse_trials
 from papertwin.sparse.protocol import in_words, perceptron
@@ -134,7 +134,9 @@ def asked(params, seeds, few):
             ("RigL", "SET"), ("plain", "SparseOpt"), params.sparsities, params.passes, seeds
         )
     ]
-    for arm, seed in product(("norm 1", "SparseOpt, norm 1", "HAM", "SparseOpt and HAM"), seeds):
+    for arm, seed in product(
+        ("SparseOpt, mean of active", "norm 1", "SparseOpt, norm 1", "HAM", "SparseOpt and HAM"), seeds
+    ):
         due.append(Job("mlp", "RigL", arm, 0.99, short, seed))
     for arm, sparsity, seed in product(("plain", "SparseOpt", "SparseOpt, growth too"), (0.9, 0.95, 0.99), few):
         due.append(Job("mlp", "RigL", arm, sparsity, long, seed))
@@ -201,12 +203,13 @@ def test_arms_say_what_hangs_on_the_optimiser():
         "plain": {},
         "SparseOpt": {"sparseopt": {}},
         "SparseOpt, growth too": {"sparseopt": {"growth": "corrected"}},
+        "SparseOpt, mean of active": {"sparseopt": {"mean": "active"}},
         "norm 1": {"unit_norm": {}},
         "SparseOpt, norm 1": {"sparseopt": {}, "unit_norm": {}},
         "HAM": {"ham": {}},
         "SparseOpt and HAM": {"sparseopt": {}, "ham": {}},
     }
-    assert tuple(paper.ARMS) == (PLAIN, OURS, GROWTH, UNIT, OURS_UNIT, HAM, BOTH)
+    assert tuple(paper.ARMS) == (PLAIN, OURS, GROWTH, OURS_ACTIVE, UNIT, OURS_UNIT, HAM, BOTH)
 
 
 # ---- what they cost --------------------------------------------------------------------------------------------------
@@ -234,14 +237,14 @@ def test_plan_says_what_trainings_cost(monkeypatch):
     assert plan["one ResNet-50 on ImageNet (not run)"] == words
 
 
-def test_the_quick_profile_is_of_229_trainings():
+def test_the_quick_profile_is_of_234_trainings():
     plan = paper.plan(paper.Params())
     passes = 2 * 2 * 2 * 5 * (2 + 4 + 8)  # RigL and SET, plain and corrected, two sparsities, five seeds, three lengths
-    passes += 4 * 5 * 2  # HAM and gradients of norm 1
+    passes += 5 * 5 * 2  # HAM, gradients of norm 1, the mean over active neurons
     passes += (3 * 3 - 2 * 2) * 3 * 8  # weights ever active, where they are not known already
     passes += (2 * 3 + 2) * 5 * 5 + 2 * 3 * 3 * 5  # the shared protocol: RigL and SET, static masks and SRigL
     passes += 2 * 3 * 2  # SRigL without ablation
-    assert plan["trainings"] == 120 + 20 + 15 + 58 + 6 + 10
+    assert plan["trainings"] == 120 + 25 + 15 + 58 + 6 + 10
     assert plan["optimiser steps"] == passes * 94 + 10 * 4 * 24
 
 

@@ -26,12 +26,14 @@ from papertwin.training.pool import Pool
 
 METHODS = {"static": "static", "SET": "set", "RigL": "rigl", "SRigL": "srigl"}  # name → kind of updater
 PLAIN, OURS, GROWTH = "plain", "SparseOpt", "SparseOpt, growth too"
+OURS_ACTIVE = "SparseOpt, mean of active"
 UNIT, OURS_UNIT, HAM, BOTH = "norm 1", "SparseOpt, norm 1", "HAM", "SparseOpt and HAM"
 # arm → what hangs on the optimiser; α of HAM is a parameter
 ARMS: dict[str, dict[str, dict[str, Any]]] = {
     PLAIN: {},
     OURS: {"sparseopt": {}},
     GROWTH: {"sparseopt": {"growth": "corrected"}},
+    OURS_ACTIVE: {"sparseopt": {"mean": "active"}},
     UNIT: {"unit_norm": {}},
     OURS_UNIT: {"sparseopt": {}, "unit_norm": {}},
     HAM: {"ham": {}},
@@ -150,7 +152,7 @@ def every_job(params: Params) -> list[Job]:
     """Every training of the notebook, each once, the longest first."""
     seeds, shortest, longest = params.every_seed, params.passes[0], params.passes[-1]
     jobs = grid("mlp", MOVING, (PLAIN, OURS), params.sparsities, params.passes, seeds)
-    jobs += grid("mlp", ["RigL"], (UNIT, OURS_UNIT, HAM, BOTH), [0.99], [shortest], seeds)
+    jobs += grid("mlp", ["RigL"], (OURS_ACTIVE, UNIT, OURS_UNIT, HAM, BOTH), [0.99], [shortest], seeds)
     jobs += grid("mlp", ["RigL"], (PLAIN, OURS, GROWTH), ITOP_AT, [longest], params.few)
     jobs += grid("resnet", ["RigL"], (PLAIN, OURS), [CONV], [params.conv_passes], seeds)
     for methods, each in ((MOVING, seeds), (("static", "SRigL"), params.few)):

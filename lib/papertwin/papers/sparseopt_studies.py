@@ -263,15 +263,15 @@ def beside_published(table: pd.DataFrame, printed: Mapping[str, Mapping[str, Map
         printed: arm → method and sparsity, as "RigL 0.9" → passes, as text → accuracy.
 
     Returns:
-        Index (where, method, sparsity, passes): `plain`, `SparseOpt` in per cent, `gain` and over seeds `lowest` and
-        `highest` gain.
+        Index (where, method, sparsity, passes): `plain`, `SparseOpt` in per cent, `gain`, over seeds `lowest` and
+        `highest` gain, and how many `seeds`.
     """
     rows = {}
     for key, seeds in gain_table(table, "mlp").iterrows():
         paired = gains(table, "mlp", *key).index
         plain, ours = (of_arm(table, "mlp", key[0], arm, *key[1:])["test accuracy"][paired] for arm in (PLAIN, OURS))
         both = {"plain": plain.mean(), "SparseOpt": ours.mean(), "gain": seeds["mean"]}
-        rows["here", *key] = both | {"lowest": seeds["min"], "highest": seeds["max"]}
+        rows["here", *key] = both | {"lowest": seeds["min"], "highest": seeds["max"], "seeds": len(paired)}
     for name, each in printed[PLAIN].items():
         method, sparsity = name.split()
         for passes, value in each.items():
