@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from papertwin import joined, ledger
-from papertwin.errors import RunError
+from papertwin.errors import LedgerError, RunError
 
 HEAD = "trainer,sparsity,seed,test accuracy,protocol"
 ONE = [
@@ -66,13 +66,16 @@ def test_trainers_whose_base_is_in_a_later_paper_stand_behind_it(tmp_path, books
     assert table.trainers == ["RigL", "RigL + SparseOpt", "SET", "SET + SparseOpt", "dense"]
 
 
-@pytest.mark.parametrize(("value", "differs"), [("60", False), ("60.0000005", False), ("60.01", True), ("59", True)])
+@pytest.mark.parametrize(
+    ("value", "differs"), [("60", False), ("60.0000005", False), ("60.0001", True), ("60.01", True), ("59", True)]
+)
 def test_one_training_must_have_one_result(tmp_path, books, value, differs):
     save(tmp_path, "one", ONE)
     save(tmp_path, "two", [f"SET,0.99,1,{value},P"])
     (table,) = joined.join(tmp_path, books)
     assert [line.partition(":")[0] for line in table.problems] == ["SET at sparsity 0.99, seed 1"] * differs
     assert all("60.00 in one" in line and f"{float(value):.2f} in two" in line for line in table.problems)
+    assert (table.rows[-1][:4] == ["SET", "–", "–", "disagree"]) == differs
 
 
 def test_protocols_are_never_mixed(tmp_path, books):
@@ -104,10 +107,18 @@ def test_papers_without_such_a_table_are_left_alone(tmp_path, toy_ledger):
     ("rows", "head", "message"),
     [
         ([], HEAD, "it has no rows"),
-        (["RigL,0.9,1,80,"], HEAD, "a row lacks protocol"),
-        (["RigL,0.9,1,80"], HEAD.rpartition(",")[0], "a row lacks protocol"),
-        (["RigL,much,1,80,P"], HEAD, "could not convert string to float: 'much'"),
-        (["RigL,0.9,x,80,P"], HEAD, "invalid literal for int"),
+        (["RigL,0.9,1,80,"], HEAD, "line 2 lacks protocol"),
+        (["RigL,0.9,1,80"], HEAD.rpartition(",")[0], "line 2 lacks protocol"),
+        (["RigL,much,1,80,P"], HEAD, "sparsity in line 2 is 'much', expected a number from 0 to 1"),
+        ([ONE[0], "RigL,95,1,80,P"], HEAD, "sparsity in line 3 is '95'"),
+        (["RigL,-0.1,1,80,P"], HEAD, "sparsity in line 2 is '-0.1'"),
+        (["RigL,nan,1,80,P"], HEAD, "sparsity in line 2 is 'nan'"),
+        (["RigL,0.9,x,80,P"], HEAD, "seed in line 2 is 'x'"),
+        (["RigL,0.9,inf,80,P"], HEAD, "seed in line 2 is 'inf'"),
+        (["RigL,0.9,1,nan,P"], HEAD, "test accuracy in line 2 is 'nan', expected a number from 0 to 100"),
+        (["RigL,0.9,1,101,P"], HEAD, "test accuracy in line 2 is '101'"),
+        (["RigL,0.9,1,80,P", "RigL,0.90,1,10,P"], HEAD, "line 3 has RigL at sparsity 0.9, seed 1, a second time"),
+        (['RigL,0.9,1,80,"' + "x" * 140000], HEAD, "field larger than field limit"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_told_and_the_others_stay(tmp_path, books, rows, head, message):
@@ -116,14 +127,15 @@ def test_a_table_that_cannot_be_read_is_told_and_the_others_stay(tmp_path, books
     (table,) = joined.join(tmp_path, books)
     assert list(table.found) == ["two"]
     (line,) = table.problems
-    assert line.startswith("one: table_0.csv cannot be joined (")
+    assert line.startswith("one: table_0.csv cannot be joined, ")
+    assert line.endswith("; `papertwin run one --force` mends it.")
     assert message in line
 
 
 def test_where_nothing_was_run_there_is_nothing_but_the_problem(tmp_path, books):
     (table,) = joined.join(tmp_path, books[:1])
     assert (table.found, table.rows, table.trainers) == ({}, [], [])
-    assert "one: table_0.csv cannot be joined" in table.problems[0]
+    assert table.problems == ["one has not been run: `papertwin run one` adds its rows."]
     assert joined.write(tmp_path, [table]) == [""]
     assert list(tmp_path.iterdir()) == []
 
@@ -134,3 +146,40 @@ def test_a_folder_that_cannot_be_written(tmp_path, books):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError):
         joined.write(tmp_path / "file", tables)
+
+
+def test_a_training_of_three_papers_is_one_training(tmp_path, toy_ledger):
+    books = [book(toy_ledger, name) for name in ("one", "two", "three")]
+    for each in books:
+        save(tmp_path, each.slug, ["SET,0.99,1,60,P"])
+    (table,) = joined.join(tmp_path, books)
+    assert table.shared == 1
+
+
+def test_sparsities_that_differ_have_columns_that_differ(tmp_path, books):
+    save(tmp_path, "one", ["SET,0.99,1,60,P", "SET,0.994,1,50,P"])
+    (table,) = joined.join(tmp_path, books[:1])
+    assert table.header[1:3] == ["99% sparse", "99.4% sparse"]
+
+
+def test_what_is_left_of_a_protocol_that_is_gone_is_removed(tmp_path, books):
+    save(tmp_path, "one", ONE)
+    save(tmp_path, "two", [row[:-1] + "Q" for row in TWO])
+    (tmp_path / "trainers_of_others.csv").write_text("")
+    joined.write(tmp_path, joined.join(tmp_path, books))
+    assert (tmp_path / "trainers_2.csv").exists()
+    joined.write(tmp_path, joined.join(tmp_path, books[:1]))
+    assert not (tmp_path / "trainers_2.csv").exists()
+    assert (tmp_path / "trainers_of_others.csv").exists()
+
+
+@pytest.mark.parametrize("names", [("../up",), ("Sparse",), ("a2",), ("a ",), ("twice", "twice")])
+def test_names_that_cannot_be_files_and_two_tables_of_one_name_are_refused(toy_ledger, names):
+    with pytest.raises(LedgerError, match=r"pattern|more than one table is joined as twice"):
+        book(toy_ledger, "one", names)
+
+
+def test_columns_are_those_that_papers_save():
+    from papertwin.sparse import protocol
+
+    assert list(joined.COLUMNS) == protocol.COLUMNS

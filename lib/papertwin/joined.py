@@ -7,7 +7,8 @@ together. Where two papers did the same training, their numbers must be the same
 
 import csv
 import io
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from papertwin.ledger import Ledger
 
 COLUMNS = ("trainer", "sparsity", "seed", "test accuracy", "protocol")
 ALIKE = 1e-6  # points by which two papers' numbers of one training may differ, as files round them
+DISAGREE = "disagree"
 Training = tuple[str, str, str]  # trainer, sparsity, seed
 
 
@@ -51,8 +53,17 @@ class Joined:
     @property
     def shared(self) -> int:
         """Trainings that more than one paper did."""
-        every = [key for each in self.found.values() for key in each]
-        return len(every) - len(set(every))
+        counts = Counter(key for each in self.found.values() for key in each)
+        return sum(count > 1 for count in counts.values())
+
+    @property
+    def contested(self) -> set[Training]:
+        """Trainings of which papers give different results."""
+        found = defaultdict(list)
+        for rows in self.found.values():
+            for key, value in rows.items():
+                found[key].append(value)
+        return {key for key, values in found.items() if not max(values) - min(values) <= ALIKE}
 
     def values(self, trainer: str, sparsity: str) -> list[float]:
         """Test accuracies of a trainer at a sparsity, one a seed, in the order of the seeds."""
@@ -60,6 +71,12 @@ class Joined:
         for rows in self.found.values():
             each |= {seed: value for (name, at, seed), value in rows.items() if (name, at) == (trainer, sparsity)}
         return [each[seed] for seed in sorted(each, key=int)]
+
+    def cell(self, trainer: str, sparsity: str) -> str:
+        """What the table says of a trainer at a sparsity."""
+        if any(key[:2] == (trainer, sparsity) for key in self.contested):
+            return DISAGREE
+        return shown(self.values(trainer, sparsity))
 
     def papers(self, trainer: str) -> list[str]:
         """Papers that trained it."""
@@ -70,7 +87,7 @@ class Joined:
         """Of `rows`."""
         return [
             "trainer",
-            *(f"{float(each):.0%} sparse" if float(each) else "dense" for each in self.sparsities),
+            *(f"{100 * float(each):g}% sparse" if float(each) else "dense" for each in self.sparsities),
             "from",
         ]
 
@@ -78,7 +95,7 @@ class Joined:
     def rows(self) -> list[list[str]]:
         """A row a trainer: mean accuracy with its 95 % t-interval over seeds at each sparsity, and whose it is."""
         return [
-            [name, *(shown(self.values(name, each)) for each in self.sparsities), ", ".join(self.papers(name))]
+            [name, *(self.cell(name, each) for each in self.sparsities), ", ".join(self.papers(name))]
             for name in self.trainers
         ]
 
@@ -111,8 +128,14 @@ def join(root: Path, books: Iterable[Ledger]) -> list[Joined]:
             path = root / book.slug / f"{exhibit.id}.csv"
             try:
                 found = read(path)
-            except (OSError, ValueError) as error:
-                broken[exhibit.joined].append(f"{book.slug}: {path.name} cannot be joined ({error}). Run it again.")
+            except FileNotFoundError:
+                broken[exhibit.joined].append(
+                    f"{book.slug} has not been run: `papertwin run {book.slug}` adds its rows."
+                )
+                continue
+            except (OSError, ValueError, csv.Error) as error:
+                again = f"`papertwin run {book.slug} --force`"
+                broken[exhibit.joined].append(f"{book.slug}: {path.name} cannot be joined, {error}; {again} mends it.")
                 continue
             for protocol, rows in found.items():
                 table = tables.setdefault((exhibit.joined, protocol), Joined(exhibit.joined, protocol))
@@ -129,20 +152,36 @@ def read(path: Path) -> dict[str, dict[Training, float]]:
     """Read a table of trainings: protocol → training → test accuracy.
 
     Raises:
-        OSError: there is no such file.
-        ValueError: a column is missing, or what should be a number is none.
+        OSError: there is no such file, or it cannot be read.
+        ValueError: a column is missing, a number is none or out of range, or a training comes twice.
+        csv.Error: it is no CSV file.
     """
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     found: dict[str, dict[Training, float]] = defaultdict(dict)
-    for row in rows:
+    for number, row in enumerate(rows, start=2):
         if missing := [name for name in COLUMNS if not row.get(name)]:
-            raise ValueError(f"a row lacks {', '.join(missing)}")
-        key = (row["trainer"], f"{float(row['sparsity']):g}", str(int(row["seed"])))
-        found[row["protocol"]][key] = float(row["test accuracy"])
+            raise ValueError(f"line {number} lacks {', '.join(missing)}")
+        sparsity = _number(row, number, "sparsity", 0, 1)
+        seed = _number(row, number, "seed", 0, math.inf)
+        key = (row["trainer"], f"{sparsity:g}", f"{seed:g}")
+        if key in found[row["protocol"]]:
+            raise ValueError(f"line {number} has {key[0]} at sparsity {key[1]}, seed {key[2]}, a second time")
+        found[row["protocol"]][key] = _number(row, number, "test accuracy", 0, 100)
     if not found:
         raise ValueError("it has no rows")
     return dict(found)
+
+
+def _number(row: Mapping[str, str], line: int, name: str, least: float, most: float) -> float:
+    """Read a finite number within limits."""
+    try:
+        value = float(row[name])
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most or math.isinf(value):
+        raise ValueError(f"{name} in line {line} is {row[name]!r}, expected a number from {least:g} to {most:g}")
+    return value
 
 
 def disagreements(table: Joined, slug: str, rows: Mapping[Training, float]) -> list[str]:
@@ -150,7 +189,7 @@ def disagreements(table: Joined, slug: str, rows: Mapping[Training, float]) -> l
     lines = []
     for other, known in table.found.items():
         for key in sorted(set(rows) & set(known)):
-            if abs(rows[key] - known[key]) > ALIKE:
+            if not abs(rows[key] - known[key]) <= ALIKE:
                 lines.append(
                     f"{key[0]} at sparsity {key[1]}, seed {key[2]}: {known[key]:.2f} in {other}, {rows[key]:.2f} in "
                     f"{slug}, where one protocol must give one number. Run both papers again on this machine."
@@ -161,19 +200,25 @@ def disagreements(table: Joined, slug: str, rows: Mapping[Training, float]) -> l
 def write(root: Path, tables: Iterable[Joined]) -> list[str]:
     """Write each table as CSV beside the runs; return their names relative to the folder, "" where there are no rows.
 
+    The first protocol of a name gives `name.csv`, further ones `name_2.csv` and so on; what is left of more is removed.
+
     Raises:
         RunError: the folder cannot be written.
     """
     links: list[str] = []
+    counts: Counter[str] = Counter()
     for table in tables:
-        if not table.found:
-            links.append("")
-            continue
         stem = table.name.replace(" ", "_")
-        earlier = sum(each.startswith(stem) for each in links)
-        links.append(f"{stem}{f'_{earlier + 1}' if earlier else ''}.csv")
-        lines = [[*table.header, "protocol"], *([*row, table.protocol] for row in table.rows)]
-        files.write_text(root / links[-1], _csv(lines))
+        counts[stem] += bool(table.found)
+        suffix = f"_{counts[stem]}" if counts[stem] > 1 else ""
+        links.append(f"{stem}{suffix}.csv" if table.found else "")
+        if table.found:
+            lines = [[*table.header, "protocol"], *([*row, table.protocol] for row in table.rows)]
+            files.write_text(root / links[-1], _csv(lines))
+    for stem in counts:
+        for path in root.glob(f"{stem}_[0-9]*.csv"):
+            if path.name not in links:
+                path.unlink()
     return links
 
 

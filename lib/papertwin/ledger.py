@@ -50,7 +50,7 @@ class Exhibit(_Entry):
     reason: str = ""
     timing: bool = False
     stamp: str = ""
-    joined: str = ""
+    joined: str = Field(default="", pattern=r"^([a-z][a-z ]*[a-z])?$")
 
     @model_validator(mode="after")
     def _needs_reason(self) -> Self:
@@ -122,6 +122,9 @@ class Ledger(_Entry):
         twice = sorted({name for name in ids if ids.count(name) > 1})
         if twice:
             raise ValueError(f"ids used more than once: {', '.join(twice)}")
+        names = [entry.joined for entry in self.exhibits if entry.joined]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"more than one table is joined as {', '.join(twice)}")
         known = set(self.profiles["quick"].parameters)
         for name, profile in self.profiles.items():
             unknown = sorted(set(profile.parameters) - known)

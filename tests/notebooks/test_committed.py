@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from PIL import Image, PngImagePlugin
 
-from papertwin import files, ledger, paths
+from papertwin import files, joined, ledger, paths
 from papertwin.claims import Measured, Verdict, apply_rule
 from papertwin.data import registry
 from papertwin.figures import read_provenance
@@ -235,3 +235,13 @@ def test_a_notebook_that_was_not_run_has_no_verdicts(copy):
     results = json.loads((copy / "figures" / SLUGS[0] / "results.json").read_text(encoding="utf-8"))
     path.write_text(json.dumps(notebook), encoding="utf-8")
     assert len(notebook_problems(path, results)) == len(results["claims"])
+
+
+def test_tables_that_papers_share_are_what_the_committed_ones_join_to(tmp_path):
+    """After a change of one: `papertwin report`, then commit the file under figures/ as well."""
+    figures = paths.root() / "figures"
+    tables = joined.join(figures, [ledger.load(slug) for slug in SLUGS])
+    assert [problem for table in tables for problem in table.problems] == []
+    for name in joined.write(tmp_path, tables):
+        assert (figures / name).read_text(encoding="utf-8") == (tmp_path / name).read_text(encoding="utf-8")
+    assert {path.name for path in figures.glob("*.csv")} == {path.name for path in tmp_path.iterdir()}

@@ -53,6 +53,7 @@ PARAMS = paper.Params(
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
         ({"seeds": 1}, "seeds is 1; it must be at least 2"),
         ({"processes": -1}, "processes is -1; it must be at least 0"),
+        ({"conv_depth": 9}, r"conv_depth is 9; expected 18 or 6n \+ 2"),
         ({"width": 15}, "width is 15; it must be at least 16"),
         ({"every": 0}, "every is 0; it must be at least 1"),
         ({"few_seeds": 1}, "few_seeds is 1; it must be at least 2"),

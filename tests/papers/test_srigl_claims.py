@@ -124,7 +124,7 @@ def due(table):
     }
 
 
-NONE = {"C1c": "what one GPU did, the notebook says", "C2a": "ResNet-18 on CIFAR-10", "C3": "ImageNet", "C4a": "ImageNet"}
+NONE = {"C1c": "what one GPU did", "C2a": "ResNet-18 on CIFAR-10", "C3": "ImageNet", "C4a": "ImageNet"}
 OTHERS = {"C1a": 160 / 50, "C1b": 200 / 50, "C6a": True, "C6b": True, "C7": 3e-6}
 VERDICTS = {
     **dict.fromkeys(("C1b", "C2b", "C2d", "C4b", "C4c", "C4d", "C5a", "C5b", "C6a", "C6b", "C7"), "REPRODUCED"),

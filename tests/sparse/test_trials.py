@@ -293,6 +293,12 @@ def test_what_cannot_hang_is_refused():
         Plan("rigl", 0.5, hung={"momentum": {}})
     with pytest.raises(InputError, match="of dense may be nothing: it has no masks; got"):
         Plan("dense", hung={"sparseopt": {}})
+    with pytest.raises(InputError, match=r"may be sparseopt, unit_norm, ham; got \['ham'\]"):
+        Plan("rigl", 0.5, hung=["ham"])
+    with pytest.raises(InputError, match="ham takes the options alpha, beta, got alhpa"):
+        Plan("rigl", 0.5, hung={"ham": {"alhpa": 1}})
+    with pytest.raises(InputError, match="unit_norm takes the options none, got size"):
+        Plan("rigl", 0.5, hung={"unit_norm": {"size": 1}})
     with pytest.raises(InputError, match="mean must be all or active, got 'some'"):
         train_sparse("toy", build, Plan("rigl", 0.6, hung={"sparseopt": {"mean": "some"}}), 1, SIZES, **SETTINGS)
 
@@ -312,3 +318,11 @@ def test_a_curve_has_the_accuracies_after_each_epoch_and_changes_nothing():
     assert trial.curve[-1, 1] == pytest.approx(1 - trial.check_error)
     assert len({tuple(each) for each in found}) > 1
     assert trained("dense").curve is None
+
+
+def test_a_curve_leaves_the_progress_to_those_who_asked_for_it():
+    seen = []
+    trial = trained("set", curve=True, progress=lambda *each: seen.append(each))
+    assert [epoch for epoch, _ in seen] == [1, 2, 3, 4]
+    assert [loss for _, loss in seen] == list(trial.losses)
+    assert trial.curve.shape == (4, 2)

@@ -85,6 +85,8 @@ class Params(comparing.Repeated):
             raise ParameterError(f"sparsities is {self.sparsities!r}; expected shares between 0 and 1, with {NEEDED}.")
         if len(self.passes) < 2 or sorted(set(self.passes)) != self.passes or self.passes[0] < 1:
             raise ParameterError(f"passes is {self.passes!r}; expected two or more ascending numbers from 1.")
+        if self.conv_depth != 18 and (self.conv_depth - 2) % 6:
+            raise ParameterError(f"conv_depth is {self.conv_depth}; expected 18 or 6n + 2: 8, 14, 20, …")
         if self.few_seeds > self.seeds:
             raise ParameterError(f"few_seeds is {self.few_seeds}, more than the {self.seeds} seeds.")
         if self.conv_images > self.train_images:

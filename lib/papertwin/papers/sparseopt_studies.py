@@ -147,7 +147,7 @@ def skewed_layer(model: nn.Module, data: Part, layer: str, seed: int) -> pd.Data
         dense one's, `norm`: the norm of its gradient over that of the dense one, `factor`: c.
     """
     weight = model.get_submodule(layer).weight
-    mask = spread_mask(tuple(weight.shape), seed)
+    mask = spread_mask(tuple(weight.shape), seed).to(weight.device)
     each = []
     with single_thread():
         for kept in (torch.ones_like(mask), mask):
@@ -163,7 +163,7 @@ def skewed_layer(model: nn.Module, data: Part, layer: str, seed: int) -> pd.Data
         "norm": each[1].norm(dim=1) / each[0].norm(dim=1),
         "factor": corrections(mask),
     }
-    return pd.DataFrame({name: column.numpy() for name, column in table.items()})
+    return pd.DataFrame({name: column.cpu().numpy() for name, column in table.items()})
 
 
 # ---- trainings -------------------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ As `papertwin.training.trials`, whose image sets they use: validation images dec
 same seed gives every method the same images, shuffles and, up to its masks, first weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from papertwin.sparse.schedule import DropSchedule
 from papertwin.sparse.sparseopt import HAM, SparseOpt, UnitNorm
 from papertwin.sparse.updaters import SET, LayerUpdate, RigL, SRigL, Updater
 from papertwin.training.loop import fit, scores
-from papertwin.training.trials import SetSizes, draw_sets, error
+from papertwin.training.trials import Sets, SetSizes, draw_sets, error
 
+Progress = Callable[[int, float], None]
 UPDATERS: dict[str, type[Updater]] = {"static": Updater, "set": SET, "rigl": RigL, "srigl": SRigL}
 HUNG: dict[str, type[SparseOpt | UnitNorm | HAM]] = {"sparseopt": SparseOpt, "unit_norm": UnitNorm, "ham": HAM}
 OPTIONS = ("distribution", "dense", "first", "passes")  # of every updater, beside what a plan says itself
@@ -66,10 +68,19 @@ class Plan:
             raise InputError(
                 f"{self.method} takes the options {', '.join(known) or 'none'}, got {', '.join(map(repr, unknown))}."
             )
+        self._check_hung()
+
+    def _check_hung(self) -> None:
+        """Refuse what cannot hang on the optimiser, and options that it does not have."""
         allowed = () if self.method == "dense" else tuple(HUNG)
-        if unknown := sorted(set(self.hung) - set(allowed)):
+        if not isinstance(self.hung, Mapping) or (unknown := sorted(set(self.hung) - set(allowed))):
             names = ", ".join(allowed) or "nothing: it has no masks"
-            raise InputError(f"What hangs on the optimiser of {self.method} may be {names}; got {unknown}.")
+            got = unknown if isinstance(self.hung, Mapping) else repr(self.hung)
+            raise InputError(f"What hangs on the optimiser of {self.method} may be {names}; got {got}.")
+        for name, options in self.hung.items():
+            known = [each for each in signature(HUNG[name]).parameters if each not in ("optimizer", "sparse")]
+            if wrong := sorted(set(options) - set(known)):
+                raise InputError(f"{name} takes the options {', '.join(known) or 'none'}, got {', '.join(wrong)}.")
 
     def updater(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seed: int) -> Updater:
         """Build the updater of a sparse method, and hang on the optimiser what belongs there."""
@@ -161,12 +172,8 @@ def train_sparse(
         return made[0]
 
     layout, points = settings.get("memory_format"), []
-
-    def look(*_: Any) -> None:
-        shown = tuple(each[: len(sets.check[1])] for each in sets.train), sets.check
-        points.append([1 - error(scores(model, images, memory_format=layout), labels) for images, labels in shown])
-
-    settings = {**settings, "progress": look} if curve else settings
+    if curve:
+        settings = {**settings, "progress": _looking(model, sets, layout, points, settings.get("progress"))}
     losses = fit(model, *sets.train, seed=seed, follow=None if plan.method == "dense" else follow, **settings)
     errors = [error(scores(model, images, memory_format=layout), labels) for images, labels in (sets.check, sets.test)]
     for each in made:
@@ -184,6 +191,20 @@ def train_sparse(
         **_connections(made[0] if made else None),
         **_costs(model, sets.shape, plan, made[0].masks if made else {}),
     )
+
+
+def _looking(
+    model: nn.Module, sets: Sets, layout: torch.memory_format | None, points: list[list[float]], report: Progress | None
+) -> Progress:
+    """Make what measures accuracy after each epoch, and then reports it to whoever asked for progress."""
+    shown = tuple(each[: len(sets.check[1])] for each in sets.train), sets.check
+
+    def look(epoch: int, loss: float) -> None:
+        points.append([1 - error(scores(model, images, memory_format=layout), labels) for images, labels in shown])
+        if report is not None:
+            report(epoch, loss)
+
+    return look
 
 
 def _connections(updater: Updater | None) -> dict[str, Any]:
