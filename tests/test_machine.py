@@ -40,9 +40,19 @@ def test_the_description_names_processor_cores_and_memory(monkeypatch):
 def test_the_processor_is_what_system_llvm_and_torch_call_it(monkeypatch):
     monkeypatch.setattr(machine, "_model", lambda: "Abacus 3000")
     monkeypatch.setattr(binding, "get_host_cpu_name", lambda: "beads")
-    found = machine.processor.__wrapped__()
+    found = machine._processor.__wrapped__()
     assert (found["model"], found["architecture"]) == ("Abacus 3000", "beads")
     assert f"CPU capability usage: {found['instructions']}" in torch.__config__.show()
+
+
+def test_the_processor_is_found_once_and_handed_out_as_a_copy():
+    first = machine.processor()
+    kept, first["model"] = dict(first), "Abacus 3000"
+    first.pop("architecture")
+    assert machine.processor() == kept
+    hits = machine._processor.cache_info().hits
+    machine.processor()
+    assert machine._processor.cache_info().hits == hits + 1
 
 
 def test_cores_are_those_that_this_process_may_use(monkeypatch):

@@ -41,14 +41,18 @@ def describe() -> str:
     return f"{_model()}, {cores()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}"
 
 
-@cache
 def processor() -> dict[str, str]:
     """Name what the last digits of a result may depend on besides the packages.
 
     Returns:
         "model": as the system calls it, which virtual machines shorten; "architecture": as LLVM calls it, for which
-        numba compiles; "instructions": the widest that torch uses.
+        numba compiles; "instructions": the widest that torch uses. The dictionary is the caller's own.
     """
+    return dict(_processor())
+
+
+@cache
+def _processor() -> dict[str, str]:
     import torch
     from llvmlite import binding
 

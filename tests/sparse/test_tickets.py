@@ -279,6 +279,15 @@ def test_snapshots_are_the_states_after_their_epochs(layout):
     assert all(value.is_contiguous() and value.device.type == "cpu" for value in states[2].values())
 
 
+def test_epochs_to_keep_may_come_from_a_generator():
+    states = train_with_snapshots(perceptron(), *data(), keep=(epoch for epoch in (0, 2)), **SETTINGS)
+    wanted = train_with_snapshots(perceptron(), *data(), keep=[0, 2], **SETTINGS)
+    assert list(states) == [0, 2]
+    assert all(list(Snapshots(perceptron(), keep).states) == [0] for keep in (iter([0, 1]), {0: "first"}))
+    for epoch, state in states.items():
+        assert_states_equal(state, wanted[epoch])
+
+
 def test_snapshots_do_not_change_the_training():
     one, other = perceptron(), perceptron()
     assert train_with_snapshots(one, *data(), keep=(), **SETTINGS) == {}
@@ -309,18 +318,28 @@ def test_tickets_on_a_gpu():
     ("call", "message"),
     [
         (lambda m, k: frozen(m, {"9": k["1"]}), "masks name 9; the model has the layers 1, 4"),
-        (lambda m, k: frozen(m, {"1": k["1"].float()}), r"mask of 1 must be bool .*\(10, 48\), got torch.float32"),
-        (lambda m, k: frozen(m, {"1": k["1"].T}), r"shape \(10, 48\), got .*\(48, 10\)"),
+        (lambda m, k: frozen(m, {"1": k["1"].float()}), "mask of 1 must be a bool tensor, got one of torch.float32"),
+        (lambda m, k: frozen(m, {"1": k["1"].T}), r"shape \(10, 48\), got \(48, 10\)"),
         (lambda m, k: iterative_pruning(m, *data(), [], **SETTINGS), "one at least, got \\[\\]"),
         (lambda m, k: iterative_pruning(m, *data(), [0.5, 0.5], **SETTINGS), "rounds must be ascending"),
         (lambda m, k: iterative_pruning(m, *data(), [0.5, 0.4], **SETTINGS), "rounds must be ascending"),
         (lambda m, k: iterative_pruning(m, *data(), [0.5, 1.0], **SETTINGS), "sparsity must be .*got 1.0"),
         (lambda m, k: train_from(m, {}, k, *data(), **SETTINGS), r"state must be that of [\s\S]*Missing key"),
-        (lambda m, k: train_from(m, state_of(m), {"1": k["4"]}, *data(), **SETTINGS), "mask of 1 must be bool"),
+        (lambda m, k: train_from(m, state_of(m), {"1": k["4"]}, *data(), **SETTINGS), "mask of 1 must be of its"),
         (lambda m, k: train_with_snapshots(m, *data(), keep=(0, 3, 4), **SETTINGS), "from 0 to 2, got 3, 4"),
         (lambda m, k: train_with_snapshots(m, *data(), keep=(-1,), **SETTINGS), "at least 0, got -1"),
         (lambda m, k: Snapshots(m, [True, 1.5]), "at least 0, got True, 1.5"),
+        (lambda m, k: frozen(m, {"1": k["1"].numpy()}), "must be a bool tensor, got numpy.ndarray. .*as_tensor"),
+        (lambda m, k: frozen(m, {"1": k["1"].tolist()}), "must be a bool tensor, got builtins.list"),
+        (lambda m, k: train_from(m, None, k, *data(), **SETTINGS), "state must be that of .*NoneType"),
+        (lambda m, k: train_with_snapshots(m, *data(), keep=iter([3]), **SETTINGS), "from 0 to 2, got 3"),
+        (lambda m, k: Snapshots(m, iter([-1])), "at least 0, got -1"),
+        (lambda m, k: train_with_snapshots(m, *data(), keep=(0,), **SETTINGS | {"epochs": "2"}), "epochs .*got '2'"),
+        (lambda m, k: train_with_snapshots(m, *data(), keep=(0,), **SETTINGS | {"epochs": True}), "epochs .*got True"),
         (lambda m, k: sparsity_of({}), "one layer at least, got none"),
+        (lambda m, k: sparsity_of({"1": k["1"].int()}), "mask of 1 must be a bool tensor, got one of torch.int32"),
+        (lambda m, k: sparsity_of({"1": k["1"].numpy()}), "mask of 1 must be a bool tensor, got numpy.ndarray"),
+        (lambda m, k: sparsity_of({"1": k["1"][:0]}), "one element at least, got none in those of 1"),
     ],
 )
 def test_arguments_that_cannot_be_used(call, message):

@@ -97,6 +97,14 @@ def test_ensembles_by_brute_force(seed, networks):
     assert ensemble_accuracy([logits[0]] * 3, labels) == (logits[0].argmax(1) == labels).mean()
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.uint16, np.int64, np.uint64])
+def test_labels_of_any_whole_type_and_layout(kind):
+    logits, labels = drawn(2), np.random.default_rng(2).integers(4, size=14)
+    wanted = ensemble_accuracy(logits, labels[::-2].tolist())
+    assert ensemble_accuracy(logits, labels.astype(kind)[::-2]) == wanted
+    assert ensemble_accuracy([each[::-1] for each in logits], labels[1::2].astype(kind)) == wanted
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -113,6 +121,22 @@ def test_ensembles_by_brute_force(seed, networks):
         (lambda x: ensemble_accuracy(x, []), "7 whole numbers"),
         (lambda x: ensemble_accuracy(x, torch.tensor([], dtype=torch.int64)), "from none to none"),
         (lambda x: ensemble_accuracy(x, [0.0] * 7), "got torch.float32"),
+        (lambda x: ensemble_accuracy(x, 3), r"7 whole numbers .*got torch.int64 of \(\) from 3 to 3"),
+        (lambda x: ensemble_accuracy(x, [True] * 7), r"7 whole numbers .*got torch.bool of \(7,\)\. Number"),
+        (lambda x: ensemble_accuracy(x, [1j] * 7), "got torch.complex64"),
+        (lambda x: ensemble_accuracy(x, ["cat"] * 7), "7 whole numbers .*got list: .*Number the classes"),
+        (lambda x: ensemble_accuracy(x, np.array(["cat"] * 7)), "7 whole numbers .*got ndarray"),
+        (lambda x: ensemble_accuracy(x, None), "got NoneType"),
+        (lambda x: ensemble_accuracy(x, [[0], [1, 2]]), "7 whole numbers .*got list"),
+        (lambda x: ensemble_accuracy(x, [2**70] * 7), "7 whole numbers .*got list"),
+        (lambda x: ensemble_accuracy(x, np.full(7, 2**64 - 1, dtype=np.uint64)), "got torch.uint64"),
+        (lambda x: ensemble_accuracy([[[1.0, 2.0], [3.0]]], [0, 0]), "real numbers, .*rows of one length, got list"),
+        (lambda x: disagreement([x[0], x[1] + 1j]), r"real numbers, .*got ndarray: complex128 of \(7, 4\)"),
+        (lambda x: disagreement([x[0], torch.ones(7, 4, dtype=torch.complex64)]), "got Tensor: torch.complex64"),
+        (lambda x: disagreement([x[0], x[1] > 0]), "real numbers, .*got ndarray: bool"),
+        (lambda x: disagreement([x[0], torch.tensor(x[1]) > 0]), "real numbers, .*got Tensor: torch.bool"),
+        (lambda x: disagreement([x[0], x[1].astype(str)]), "real numbers, .*got ndarray: <U"),
+        (lambda x: jensen_shannon(3), "logits must be a sequence, .*got 3"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero")

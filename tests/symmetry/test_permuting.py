@@ -20,6 +20,7 @@ from papertwin.symmetry import (
     permuted,
     random_permutations,
 )
+from papertwin.symmetry.permuting import with_state
 
 
 def generator(seed):
@@ -184,6 +185,23 @@ def test_arguments_that_cannot_be_used(network, state, permutations, message):
     description = permutables(network("mlp"))
     with pytest.raises(InputError, match=message):
         permuted(state, description, permutations)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: {**state, "0.bias": torch.ones(4)}, r"architecture of model: [\s\S]*size mismatch for 0.bias"),
+        (lambda state: {"0.weight": state["0.weight"]}, r"state must be that of [\s\S]*Missing key.*0.bias"),
+        (lambda state: {**state, "1.weight": torch.ones(2)}, r"state must be that of [\s\S]*Unexpected key.*1.weight"),
+        (lambda state: None, "state must be that of .*NoneType"),
+    ],
+)
+def test_states_of_another_architecture(change, message):
+    model = nn.Sequential(nn.Linear(2, 3))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(InputError, match=message):
+        with_state(model, change(model.state_dict()))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_permutations_of_two_sizes_have_no_product():

@@ -188,6 +188,10 @@ def test_networks_on_a_line_are_refused(network, alpha):
         (lambda a, b, c: plane_through(a, b, c).grid(-0.1), "margin must be .*got -0.1"),
         (lambda a, b, c: plane_through(a, b, c).grid(points=1), "points must be .*got 1"),
         (lambda a, b, c: plane_through({}, {}, {}), "span a plane"),
+        (
+            lambda a, b, c: losses_on(nn.Linear(2, 1), plane_through(a, b, c), [0.0], [0.0], lambda m: 0.0),
+            r"state must be that of a network of the architecture of model: [\s\S]*Missing key.*weight",
+        ),
     ],
 )
 def test_arguments_that_cannot_be_used(call, message):

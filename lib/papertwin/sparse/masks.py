@@ -104,6 +104,12 @@ def let_through(values: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
     return values.view(bits.dtype).bitwise_and(bits).view(values.dtype)
 
 
+def remembered(optimizer: torch.optim.Optimizer, weight: torch.Tensor) -> list[torch.Tensor]:
+    """What an optimiser remembers of each of the weights: tensors of their shape, itself and no copies."""
+    state = optimizer.state.get(weight, {}).values()
+    return [each for each in state if isinstance(each, torch.Tensor) and each.shape == weight.shape]
+
+
 def random_mask(shape: Iterable[int], nonzero: int, generator: torch.Generator) -> torch.Tensor:
     """Draw a mask with `nonzero` active weights, anywhere, on the CPU.
 

@@ -18,7 +18,7 @@ Ours: each round of pruning sees the images in the same order.
     (0.5, True)
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,7 @@ from torch import nn
 from papertwin.checks import is_whole
 from papertwin.errors import InputError
 from papertwin.sparse.densities import check_sparsity
-from papertwin.sparse.masks import bits_of, let_through, sparse_layers
+from papertwin.sparse.masks import bits_of, let_through, remembered, sparse_layers
 from papertwin.sparse.pruning import Masks, prunable_layers, prune_to
 from papertwin.training.loop import fit
 
@@ -77,13 +77,8 @@ class Frozen:
     def step(self) -> None:
         """Set masked weights, and what the optimiser remembers of them, to 0, whatever they were. After each step."""
         for name, weight in self._weights.items():
-            for values in (weight, *self._memory(weight)):
+            for values in (weight, *remembered(self._optimizer, weight)):
                 values.copy_(let_through(values.detach(), self._bits[name]))
-
-    def _memory(self, weight: torch.Tensor) -> list[torch.Tensor]:
-        """What the optimiser remembers of each of the weights."""
-        state = self._optimizer.state.get(weight, {}).values()
-        return [each for each in state if isinstance(each, torch.Tensor) and each.shape == weight.shape]
 
 
 class Snapshots:
@@ -93,7 +88,7 @@ class Snapshots:
         states: epoch → state_dict, copied to the CPU, buffers of batch normalisation among it.
     """
 
-    def __init__(self, model: nn.Module, keep: Collection[int]):
+    def __init__(self, model: nn.Module, keep: Iterable[int]):
         """Keep the state before the training, if 0 is among the epochs.
 
         Args:
@@ -103,6 +98,7 @@ class Snapshots:
         Raises:
             InputError: an epoch is no whole number of at least 0.
         """
+        keep = tuple(keep)
         if wrong := [epoch for epoch in keep if not is_whole(epoch, 0)]:
             raise InputError(f"keep must be whole numbers of at least 0, got {', '.join(map(repr, wrong))}.")
         self._model, self._keep = model, frozenset(keep)
@@ -131,7 +127,7 @@ class Pruned:
 
 
 def train_with_snapshots(
-    model: nn.Module, images: Any, labels: Any, *, keep: Collection[int], epochs: int, **settings: Any
+    model: nn.Module, images: Any, labels: Any, *, keep: Iterable[int], epochs: int, **settings: Any
 ) -> dict[int, State]:
     """Train a network in place, and keep its state after chosen epochs.
 
@@ -150,6 +146,9 @@ def train_with_snapshots(
         InputError: no such epoch, or settings that `fit` refuses.
         DivergenceError: the loss is no longer finite.
     """
+    if not is_whole(epochs, 1):
+        raise InputError(f"epochs must be a whole number above 0, got {epochs!r}.")
+    keep = tuple(keep)
     kept, report = Snapshots(model, keep), settings.pop("progress", None)
     if beyond := [epoch for epoch in keep if epoch > epochs]:
         raise InputError(f"keep must be epochs from 0 to {epochs}, got {', '.join(map(str, beyond))}.")
@@ -228,7 +227,7 @@ def train_from(
     ticket = deepcopy(model).eval()
     try:
         ticket.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InputError(f"state must be that of a network of the architecture of model: {error}") from error
     fit(ticket, images, labels, follow=partial(Frozen, masks=masks), **settings)
     return ticket
@@ -244,11 +243,15 @@ def sparsity_of(masks: Mapping[str, torch.Tensor]) -> float:
     """Share of the weights that is masked, in [0, 1].
 
     Raises:
-        InputError: there are no masks.
+        InputError: there are no masks, one is no bool tensor, or none has any element.
     """
     if not masks:
         raise InputError("There must be a mask of one layer at least, got none.")
+    for name, mask in masks.items():
+        _check_bool(name, mask)
     total = sum(mask.numel() for mask in masks.values())
+    if not total:
+        raise InputError(f"Masks must have one element at least, got none in those of {', '.join(masks)}.")
     return sum(int((~mask).sum()) for mask in masks.values()) / total
 
 
@@ -262,9 +265,19 @@ def check_masks(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> dict[str
     if unknown := sorted(set(masks) - set(layers)):
         raise InputError(f"masks name {', '.join(unknown)}; the model has the layers {', '.join(layers)}.")
     for name, mask in masks.items():
+        _check_bool(name, mask)
         shape = tuple(layers[name].weight.shape)
-        if mask.dtype != torch.bool or tuple(mask.shape) != shape:
-            raise InputError(
-                f"The mask of {name} must be bool and of shape {shape}, got {mask.dtype} of {tuple(mask.shape)}."
-            )
+        if tuple(mask.shape) != shape:
+            raise InputError(f"The mask of {name} must be of its weights' shape {shape}, got {tuple(mask.shape)}.")
     return {name: layers[name].weight for name in masks}
+
+
+def _check_bool(name: str, mask: Any) -> None:
+    """Refuse a mask that is no bool tensor."""
+    is_tensor = isinstance(mask, torch.Tensor)
+    if not is_tensor or mask.dtype != torch.bool:
+        got = f"one of {mask.dtype}" if is_tensor else f"{type(mask).__module__}.{type(mask).__qualname__}"
+        raise InputError(
+            f"The mask of {name} must be a bool tensor, got {got}. Where it is True, a weight remains: make it one by "
+            "torch.as_tensor(mask, dtype=torch.bool), if that is so."
+        )

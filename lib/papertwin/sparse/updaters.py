@@ -44,6 +44,7 @@ from papertwin.sparse.masks import (
     last_layer,
     let_through,
     random_mask,
+    remembered,
     sparse_layers,
 )
 from papertwin.sparse.processes import Group, check_group, everywhere, from_first, mean_
@@ -241,13 +242,8 @@ class Updater:
         """Set masked weights, and what the optimiser remembers of them, to 0."""
         weight, factor = self._layers[name].weight, self._factors[name]  # 1 or 0: far faster to multiply by than bools
         weight.mul_(factor)
-        for memory in self._memory(weight):
+        for memory in remembered(self._optimizer, weight):
             memory.mul_(factor)
-
-    def _memory(self, weight: torch.Tensor) -> list[torch.Tensor]:
-        """What the optimiser remembers of each of the weights."""
-        state = self._optimizer.state.get(weight, {}).values()
-        return [each for each in state if isinstance(each, torch.Tensor) and each.shape == weight.shape]
 
 
 class Growing(Updater, ABC):

@@ -77,13 +77,7 @@ def ensemble_accuracy(logits: Sequence[Any], labels: Any) -> float:
         InputError: no networks, shapes differ, a logit is not finite, or labels are not those of n images.
     """
     found = _checked(logits, least=1)
-    wanted = torch.as_tensor(labels).cpu()
-    count, classes = found.shape[1:]
-    if wanted.is_floating_point() or wanted.shape != (count,) or not 0 <= int(wanted.min()) <= wanted.max() < classes:
-        raise InputError(
-            f"labels must be {count} whole numbers from 0 to {classes - 1}, got {wanted.dtype} of {tuple(wanted.shape)}"
-            f" from {wanted.min() if len(wanted) else 'none'} to {wanted.max() if len(wanted) else 'none'}."
-        )
+    wanted = _checked_labels(labels, *found.shape[1:])
     return float((found.softmax(2).mean(0).numpy().argmax(1) == wanted.numpy()).mean())
 
 
@@ -98,14 +92,50 @@ def _divergence(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return (one.exp() * (one - other)).sum(1).clamp(min=0)
 
 
+def _checked_labels(labels: Any, count: int, classes: int) -> torch.Tensor:
+    """Labels of `count` images: (n,) int64 on the CPU."""
+    needed = f"labels must be {count} whole numbers from 0 to {classes - 1}"
+    try:
+        given = torch.as_tensor(labels.copy() if isinstance(labels, np.ndarray) else labels).cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{needed}, got {type(labels).__name__}: {error}. Number the classes from 0.") from error
+    got = f"{given.dtype} of {tuple(given.shape)}"
+    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise InputError(f"{needed}, got {got}. Number the classes from 0, as by argmax(1).")
+    wanted = given.to(torch.int64)
+    least, most = (int(wanted.min()), int(wanted.max())) if wanted.numel() else ("none", "none")
+    if wanted.shape != (count,) or not 0 <= least <= most < classes:
+        raise InputError(f"{needed}, got {got} from {least} to {most}. Take those of the images of `logits`.")
+    return wanted
+
+
+def _as_tensor(logits: Any) -> torch.Tensor:
+    """Logits of a network as float64 on the CPU.
+
+    Raises:
+        InputError: they are no real numbers, or rows differ in length.
+    """
+    try:
+        given = logits.detach() if isinstance(logits, torch.Tensor) else np.array(logits, order="C")
+        if isinstance(given, np.ndarray) and given.dtype.kind in "iufO":
+            return torch.from_numpy(given.astype(np.float64))
+        if isinstance(given, np.ndarray) or given.is_complex() or given.dtype == torch.bool:
+            raise TypeError(f"{given.dtype} of {tuple(given.shape)}")
+        return given.to("cpu", torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"Logits of a network must be real numbers, (n, C) in rows of one length, got {type(logits).__name__}: "
+            f"{error}. Give what its last layer answers."
+        ) from error
+
+
 def _checked(logits: Sequence[Any], least: int = 2) -> torch.Tensor:
     """Logits of all networks: (networks, n, C) float64 on the CPU."""
-    tensors = [
-        each.detach().to("cpu", torch.float64)
-        if isinstance(each, torch.Tensor)
-        else torch.from_numpy(np.array(each, dtype=np.float64, order="C"))
-        for each in logits
-    ]
+    try:
+        each_network = list(logits)
+    except TypeError as error:
+        raise InputError(f"logits must be a sequence, (n, C) of each network, got {logits!r}.") from error
+    tensors = [_as_tensor(each) for each in each_network]
     shapes = [tuple(each.shape) for each in tensors]
     if len(shapes) < least or len(set(shapes)) > 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
         words = ", ".join(map(str, shapes)) or "none"

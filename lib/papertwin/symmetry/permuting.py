@@ -146,9 +146,20 @@ def check_same_function(
 
 
 def with_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> nn.Module:
-    """Copy a model, in evaluation mode, with other tensors."""
+    """Copy a model, in evaluation mode, with other tensors.
+
+    Args:
+        model: of the architecture; stays as it is.
+        state: state_dict of a network of it.
+
+    Raises:
+        InputError: it is of another architecture.
+    """
     copy = deepcopy(model).eval()
-    copy.load_state_dict(state)
+    try:
+        copy.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"state must be that of a network of the architecture of model: {error}") from error
     return copy
 
 

@@ -140,7 +140,7 @@ def losses_on(
         (len(ys), len(xs)) float64: a row for each y, as pictures of matplotlib want it (with the origin below).
 
     Raises:
-        InputError: a coordinate is not finite.
+        InputError: a coordinate is not finite, or the plane is of networks of another architecture.
     """
     rows = [[float(measure(with_state(model, plane.state(float(x), float(y))))) for x in xs] for y in ys]
     return np.array(rows, dtype=np.float64).reshape(len(ys), len(xs))
