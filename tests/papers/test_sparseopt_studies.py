@@ -436,3 +436,14 @@ def test_speeds_are_passes_to_what_the_plain_network_of_the_seed_ends_with():
     assert list(found.columns) == ["plain", "SparseOpt"]
     # 98 % of 90 is 88.2, of 44 is 43.12
     np.testing.assert_allclose(found, [[3 + 8.2 / 10, 2 + 3.2 / 4], [1 + 13.12 / 20, 4]])
+
+
+def test_figure_2_shows_the_second_layer_of_the_first_seed():
+    params = paper.Params(train_images=300, width=32, conv_images=100, device="cpu")
+    found = studies.skewed_neurons(params, images=100)
+    sets = draw_sets(params.sizes, 1)
+    model = paper.builders(params)["mlp"](10, in_channels=1, seed=1)
+    batch = tuple(torch.from_numpy(each[:100]) for each in sets.train)
+    wanted = studies.skewed_layer(model, batch, "fc2", 1).set_index("fan-in")
+    pd.testing.assert_frame_equal(found, wanted)
+    assert (found.index[0], found.index[-1]) == (1, 32)

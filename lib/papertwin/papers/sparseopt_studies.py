@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from papertwin.nets.initial import seeded
 from papertwin.nets.layers import Named, chain, dense
-from papertwin.papers.sparseopt import OURS, PLAIN, Job, Params
+from papertwin.papers.sparseopt import OURS, PLAIN, Job, Params, builders
 from papertwin.sparse.initialising import First, sparse_init_
 from papertwin.sparse.masks import constant_fan_in_mask, fan_ins
 from papertwin.sparse.skew import corrections, gradient_skew
@@ -131,6 +131,19 @@ def spread_mask(shape: tuple[int, int], seed: int) -> torch.Tensor:
     counts = torch.logspace(0, math.log10(shape[1]), shape[0], dtype=torch.float64).round().long()
     order = torch.rand(shape, generator=torch.Generator().manual_seed(seed)).argsort(1).argsort(1)
     return order < counts[:, None]
+
+
+def skewed_neurons(params: Params, images: int = 2000) -> pd.DataFrame:
+    """Figure 2: the second layer of the perceptron of the first seed, as `skewed_layer` says, by fan-in.
+
+    Args:
+        params: of the run.
+        images: of the training set, in one batch.
+    """
+    sets = draw_sets(params.sizes, params.first_seed)
+    model = builders(params)["mlp"](len(sets.classes), in_channels=sets.shape[0], seed=params.first_seed)
+    batch = tuple(torch.from_numpy(each[:images]) for each in sets.train)
+    return skewed_layer(model, batch, "fc2", params.first_seed).set_index("fan-in")
 
 
 def skewed_layer(model: nn.Module, data: Part, layer: str, seed: int) -> pd.DataFrame:
