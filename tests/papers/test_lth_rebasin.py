@@ -56,6 +56,15 @@ def test_parameters_that_no_experiment_can_use(change, message):
         replace(PARAMS, **change)
 
 
+SMALLER = (
+    {"prune_epochs": 49},
+    {"share": 0.5},
+    {"train_images": 44999, "conv_images": 44999, "match_images": 44999},
+    {"rate": 0.1},
+    {"sparse_rate": 0.08},
+)
+
+
 def test_only_the_papers_own_networks_and_images_are_at_full_size():
     found = {name: typed("lth_rebasin", paper.Params, BOOK.parameters(name)) for name in BOOK.profiles}
     assert {name: each.at_full_size for name, each in found.items()} == {"quick": False, "full": False, "paper": True}
@@ -65,9 +74,17 @@ def test_only_the_papers_own_networks_and_images_are_at_full_size():
         "paper": True,
     }
     full = found["paper"]
-    for change in ({"side": 16}, {"base": 0.5}, {"near": 25}, {"far": 100}, {"epochs": 199}, {"network": "mlp"}):
+    for change in (
+        {"side": 16},
+        {"base": 0.5},
+        {"near": 25},
+        {"far": 100},
+        {"epochs": 199},
+        {"network": "mlp"},
+        *SMALLER,
+    ):
         assert not replace(full, **change).at_full_size
-    for change in ({"vgg_width": 0.5}, {"conv_rewind": 49}, {"conv_epochs": 199}):
+    for change in ({"vgg_width": 0.5}, {"conv_rewind": 49}, {"conv_epochs": 199}, {"conv_images": 44999}, *SMALLER[:2]):
         assert not replace(full, **change).vgg_at_full_size
 
 

@@ -16,7 +16,8 @@ from papertwin.papers import lth_rebasin_tables as tables
 QUICK = paper.Params()
 BOOK = ledger.load("lth_rebasin")
 LARGE = {"dataset": "cifar10", "side": 32, "network": "resnet", "epochs": 200, "rewinds": [0, 20, 75], "near": 20}
-FULL = paper.Params(**LARGE, far=75, early=[5], conv_epochs=200, conv_rewind=50, vgg_width=1.0)
+OWN_SETTINGS = {"train_images": 45000, "conv_images": 45000, "prune_epochs": 50, "rate": 0.08, "sparse_rate": 0.02}
+FULL = paper.Params(**LARGE, **OWN_SETTINGS, far=75, early=[5], conv_epochs=200, conv_rewind=50, vgg_width=1.0)
 OWN = {"LTH": 3.0, "permuted": 2.0, "naive": 0.5, "random": 0.25}  # points, times the sparsity's and the width's factor
 
 

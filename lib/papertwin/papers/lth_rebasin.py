@@ -121,13 +121,16 @@ class Params(comparing.Repeated):
     def at_full_size(self) -> bool:
         """Whether the network of the grid, its images and its training are as large as the paper's ResNet20."""
         same = (self.dataset, self.side, self.network, self.depth, self.base) == ("cifar10", 32, "resnet", 20, 1.0)
-        return same and self.epochs >= 200 and (self.near, self.far) == (20, 75)
+        pruned = self.prune_epochs >= 50 and self.share == 0.2 and self.train_images >= 45000
+        rates = (self.rate, self.sparse_rate, self.prune_rate) == (0.08, 0.02, 0.01)
+        return same and pruned and rates and self.epochs >= 200 and (self.near, self.far) == (20, 75)
 
     @property
     def vgg_at_full_size(self) -> bool:
         """Whether VGG-11, its images and its training are as large as the paper's."""
         same = (self.dataset, self.side, self.vgg_width, self.conv_rewind) == ("cifar10", 32, 1.0, 50)
-        return same and self.conv_epochs >= 200
+        pruned = self.prune_epochs >= 50 and self.share == 0.2 and self.conv_images >= 45000
+        return same and pruned and self.conv_epochs >= 200
 
     def stamped(self, network: str = "grid", instead: str = "CIFAR-10") -> str:
         """What is written on figures: which network and images stand for ResNet20's; nothing where they are its own."""

@@ -124,7 +124,7 @@ def settings_table(params: Params, network: str, printed: Mapping[str, str]) -> 
             "rate, dense": f"{rates[0]:g}, cosine",
             "rate, sparse": f"{rates[1]:g}, cosine",
             "passes a round of pruning": str(params.prune_epochs),
-            "rate of pruning": f"{rates[2]:g}, cosine",
+            "rate of pruning": f"{rates[2]:g}, cosine (momentum 0.9, no decay)",
             "pruned a round": f"{params.share:.0%} of what remains, all layers together",
             "runs": f"{params.few_seeds} or {params.seeds}" if network == "grid" else str(params.few_seeds),
         }
