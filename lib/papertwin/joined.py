@@ -57,13 +57,14 @@ class Joined:
         return sum(count > 1 for count in counts.values())
 
     @property
-    def contested(self) -> set[Training]:
-        """Trainings of which papers give different results."""
-        found = defaultdict(list)
-        for rows in self.found.values():
+    def contested(self) -> dict[Training, dict[str, float]]:
+        """Trainings of which papers give different results, in order: what each paper gives."""
+        found: dict[Training, dict[str, float]] = defaultdict(dict)
+        for slug, rows in self.found.items():
             for key, value in rows.items():
-                found[key].append(value)
-        return {key for key, values in found.items() if not max(values) - min(values) <= ALIKE}
+                found[key][slug] = value
+        apart = {key: each for key, each in found.items() if not max(each.values()) - min(each.values()) <= ALIKE}
+        return dict(sorted(apart.items()))
 
     def values(self, trainer: str, sparsity: str) -> list[float]:
         """Test accuracies of a trainer at a sparsity, one a seed, in the order of the seeds."""
@@ -71,12 +72,6 @@ class Joined:
         for rows in self.found.values():
             each |= {seed: value for (name, at, seed), value in rows.items() if (name, at) == (trainer, sparsity)}
         return [each[seed] for seed in sorted(each, key=int)]
-
-    def cell(self, trainer: str, sparsity: str) -> str:
-        """What the table says of a trainer at a sparsity."""
-        if any(key[:2] == (trainer, sparsity) for key in self.contested):
-            return DISAGREE
-        return shown(self.values(trainer, sparsity))
 
     def papers(self, trainer: str) -> list[str]:
         """Papers that trained it."""
@@ -94,10 +89,12 @@ class Joined:
     @property
     def rows(self) -> list[list[str]]:
         """A row a trainer: mean accuracy with its 95 % t-interval over seeds at each sparsity, and whose it is."""
-        return [
-            [name, *(self.cell(name, each) for each in self.sparsities), ", ".join(self.papers(name))]
-            for name in self.trainers
-        ]
+        apart = {key[:2] for key in self.contested}
+        table = []
+        for name in self.trainers:
+            cells = [DISAGREE if (name, s) in apart else shown(self.values(name, s)) for s in self.sparsities]
+            table.append([name, *cells, ", ".join(self.papers(name))])
+        return table
 
 
 def shown(values: list[float]) -> str:
@@ -138,9 +135,9 @@ def join(root: Path, books: Iterable[Ledger]) -> list[Joined]:
                 broken[exhibit.joined].append(f"{book.slug}: {path.name} cannot be joined, {error}; {again} mends it.")
                 continue
             for protocol, rows in found.items():
-                table = tables.setdefault((exhibit.joined, protocol), Joined(exhibit.joined, protocol))
-                table.problems += disagreements(table, book.slug, rows)
-                table.found[book.slug] = rows
+                tables.setdefault((exhibit.joined, protocol), Joined(exhibit.joined, protocol)).found[book.slug] = rows
+    for table in tables.values():
+        table.problems += disagreements(table)
     for name, problems in broken.items():
         first = next((each for each in tables.values() if each.name == name), None)
         table = first or tables.setdefault((name, ""), Joined(name))
@@ -184,16 +181,15 @@ def _number(row: Mapping[str, str], line: int, name: str, least: float, most: fl
     return value
 
 
-def disagreements(table: Joined, slug: str, rows: Mapping[Training, float]) -> list[str]:
-    """Say which trainings of a paper are not what another paper found."""
+def disagreements(table: Joined) -> list[str]:
+    """Say which trainings papers do not agree on."""
     lines = []
-    for other, known in table.found.items():
-        for key in sorted(set(rows) & set(known)):
-            if not abs(rows[key] - known[key]) <= ALIKE:
-                lines.append(
-                    f"{key[0]} at sparsity {key[1]}, seed {key[2]}: {known[key]:.2f} in {other}, {rows[key]:.2f} in "
-                    f"{slug}, where one protocol must give one number. Run both papers again on this machine."
-                )
+    for (trainer, sparsity, seed), each in table.contested.items():
+        found = ", ".join(f"{value:.2f} in {slug}" for slug, value in each.items())
+        lines.append(
+            f"{trainer} at sparsity {sparsity}, seed {seed}: {found}, where one protocol must give one number. Run "
+            "these papers again on this machine."
+        )
     return lines
 
 

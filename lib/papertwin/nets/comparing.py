@@ -24,6 +24,7 @@ from papertwin.training.trials import SIDES, SetSizes, Trial, draw_sets, substit
 # of every training, with momentum and a cosine schedule; the memory order is faster for groups, only rounding differs
 SETTINGS = {"rate": 0.05, "batch": 64, "weight_decay": 5e-4, "memory_format": torch.channels_last}
 GPU_HOURS = "GPU hours at 2 trillion a second"
+IMAGENET_IMAGES = 1_281_167  # for training
 TIMED_BATCH = 16  # images at once where small networks are timed
 
 
@@ -230,3 +231,13 @@ def work(operations: float) -> dict[str, Any]:
         "core hours at 20 billion a second": operations / 20e9 / 3600,
         GPU_HOURS: operations / 2e12 / 3600,
     }
+
+
+def imagenet_hours(macs: float, passes: int) -> float:
+    """GPU hours of a training on ImageNet.
+
+    Args:
+        macs: multiply-accumulates of an image.
+        passes: over the training images.
+    """
+    return work(3 * macs * IMAGENET_IMAGES * passes)[GPU_HOURS]

@@ -10,7 +10,7 @@ same order; networks A and B differ in their first weights only.
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -32,7 +32,7 @@ PROTOCOL_NEURONS, EVERY = 256, 25  # of its perceptron; ΔT of trainers whose co
 CONV_SHARE = 0.5  # of the weights that remain, pruned in a round beside the grid, where time is short
 VGG_AT, VGG_RATE = (0.8, 0.9), 0.02  # sparsities, and a rate at which a network without norms trains
 OF_A, OF_MEMBER = 1000, 2000  # what is added to a seed for A, and once for each further network of an ensemble
-IMAGENET_IMAGES, PASSES = 1_281_167, 80  # images and passes of the paper's ResNet50
+PASSES = 80  # of the paper's ResNet50 on ImageNet
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,15 @@ class Job:
     matched: int = 0
 
 
+class Pair(NamedTuple):
+    """Networks A and B of a seed: A is the same for all members, B has a number."""
+
+    network: str
+    width: float
+    seed: int
+    member: int = 0
+
+
 # ---- which trainings -------------------------------------------------------------------------------------------------
 
 
@@ -318,8 +327,8 @@ def without_norms(classes: int, *, in_channels: int, seed: int, own: float, side
     return vgg(classes, configuration="A", seed=seed, **options)
 
 
-def build(params: Params, job: Dense | Job, classes: int, weights: int = 0) -> nn.Module:
-    """Build the network of a training from a seed."""
+def build(params: Params, job: Dense | Job | Pair, classes: int, weights: int = 0) -> nn.Module:
+    """Build the network of a training, or of a pair of them, from a seed."""
     channels = params.sizes.shape[0]
     return builders(params)[job.network](classes, in_channels=channels, seed=weights, width=job.width)
 
@@ -340,7 +349,7 @@ def plan(params: Params) -> dict[str, Any]:
     passes += [(job, params.passes_of(job.network) - job.rewind) for job in jobs]
     seen = [(job, number * params.images_of(job.network).train) for job, number in passes]
     steps = sum(number * -(-params.images_of(job.network).train // RECIPE["batch"]) for job, number in passes)
-    hours = comparing.work(3 * large.macs * IMAGENET_IMAGES * PASSES)[comparing.GPU_HOURS]
+    hours = comparing.imagenet_hours(large.macs, PASSES)
     return {
         "dense trainings": len(dense),
         "rounds of pruning": sum(_pruning(params, job) // params.prune_epochs for job in dense),

@@ -37,10 +37,8 @@ def better_by(rows: pd.DataFrame, first: tuple, second: tuple) -> Measured:
     """
     one, other = values(rows, *first), values(rows, *second)
     gaps = (one - other).dropna()
-    names = [
-        f"{each[0]} (k = {each[3]}{f', matched at pass {each[4]}' if each[4:] else ''})" for each in (first, second)
-    ]
-    note = f"accuracy, points: {names[0]} {one[gaps.index].mean():.1f}, {names[1]} {other[gaps.index].mean():.1f} %"
+    note = f"accuracy, points: {said(*first)} {one[gaps.index].mean():.1f}, "
+    note += f"{said(*second)} {other[gaps.index].mean():.1f} %"
     return over_seeds(gaps, note)
 
 

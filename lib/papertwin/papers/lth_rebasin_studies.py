@@ -22,12 +22,13 @@ from papertwin.papers.lth_rebasin import (
     TICKET,
     WIDE,
     Job,
+    Pair,
     Params,
     build,
     network_a,
 )
-from papertwin.papers.lth_rebasin_trainings import BATCH, BY_WEIGHTS, END, Found, Pair, State, match_batches
-from papertwin.sparse.tickets import Pruned
+from papertwin.papers.lth_rebasin_trainings import BATCH, BY_WEIGHTS, END, Found, match_batches
+from papertwin.sparse.tickets import Pruned, State
 from papertwin.symmetry import diversity
 from papertwin.symmetry.axes import permutables
 from papertwin.symmetry.barriers import barrier, interpolated
@@ -93,7 +94,7 @@ def _lines(pair: Pair, state_a: State, state_b: State, sigmas: Mapping, params: 
     sets = draw_sets(params.images_of(pair.network), pair.seed)
     if pair.network != "grid":
         sets = replace(sets, test=tuple(each[:CONVOLVED] for each in sets.test))
-    model = build(params, Job(*pair[:2], TICKET, LOW, 0, pair.seed), len(sets.classes))
+    model = build(params, pair, len(sets.classes))
     description, alphas = permutables(model), np.linspace(0, 1, params.points)
     rows = []
     for name in LINES:
@@ -138,7 +139,7 @@ def every_round(found: Found, params: Params, pool: Pool) -> pd.DataFrame:
 def _round(seed: int, number: int, dense: State, pruned: Pruned, params: Params) -> list[dict]:
     """Barriers of one round."""
     sets = draw_sets(params.images_of("grid"), seed)
-    model = build(params, Job("grid", WIDE, TICKET, LOW, 0, seed), len(sets.classes))
+    model = build(params, Pair("grid", WIDE, seed), len(sets.classes))
     rows = []
     for kind, batches in zip(KINDS, (None, match_batches(sets, params)[: 1000 // BATCH])):
         losses = [loss for loss, _ in along(model, (dense, pruned.state), ROUND_ALPHAS, sets, params, batches)]
@@ -172,7 +173,7 @@ def planes(found: Found, params: Params, pool: Pool) -> dict[str, Errors]:
     """Figure 4b, first seed: the plane through A, what is pruned from it to 90 %, and B; and with both renumbered."""
     pair = Pair("grid", WIDE, params.first_seed)
     a, b = found.a(params, pair), found.b(pair)
-    description = permutables(build(params, Job(*pair[:2], TICKET, LOW, 0, pair.seed), 10))
+    description = permutables(build(params, pair, 10))
     states = [a.last, a.pruned(LOW).state]
     moved = [permuted(each, description, found.matched[pair].permutations[END]) for each in states]
     tasks = [(pair, (each[0], b.last, each[1])) for each in (states, moved)]
@@ -182,7 +183,7 @@ def planes(found: Found, params: Params, pool: Pool) -> dict[str, Errors]:
 def _plane(pair: Pair, states: tuple[State, State, State], params: Params) -> Errors:
     """Errors on the plane through three networks."""
     sets = draw_sets(params.images_of(pair.network), pair.seed)
-    model = build(params, Job(*pair[:2], TICKET, LOW, 0, pair.seed), len(sets.classes))
+    model = build(params, pair, len(sets.classes))
     plane = plane_through(*states)
     xs, ys = plane.grid(0.25, params.grid)
     errors = losses_on(model, plane, xs, ys, lambda each: 100 - measure(each, sets, params)[1])
@@ -302,6 +303,6 @@ def overlaps(found: Found, params: Params) -> pd.DataFrame:
 def _masks(found: Found, params: Params, pair: Pair) -> list[tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Layer, B's weights at its end, A's mask, and that mask renumbered for B, of each layer that is pruned."""
     last, masks = found.b(pair).last, found.a(params, pair).pruned(LOW).masks
-    description = permutables(build(params, Job(*pair[:2], TICKET, LOW, 0, pair.seed), 10))
+    description = permutables(build(params, pair, 10))
     moved = permuted(masks, description, found.matched[pair].permutations[END])
     return [(name, last[f"{name}.weight"], mask, moved[name]) for name, mask in masks.items()]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,13 +25,15 @@ from papertwin.papers.lth_rebasin import (
     WIDE,
     Dense,
     Job,
+    Pair,
     Params,
     build,
     network_a,
     network_b,
 )
 from papertwin.papers.lth_rebasin_store import fingerprint, kept
-from papertwin.sparse.tickets import Pruned, iterative_pruning, train_from, train_with_snapshots
+from papertwin.sparse.pruning import Masks
+from papertwin.sparse.tickets import Pruned, State, iterative_pruning, train_from, train_with_snapshots
 from papertwin.symmetry.axes import Description, permutables
 from papertwin.symmetry.matching import activation_matching, weight_matching
 from papertwin.symmetry.permuting import Permutations, check_same_function, permuted, random_permutations, with_state
@@ -40,21 +42,10 @@ from papertwin.training.loop import scores
 from papertwin.training.pool import Pool
 from papertwin.training.trials import Sets, draw_sets, error
 
-State = dict[str, torch.Tensor]
-Masks = dict[str, torch.Tensor]
 END, BY_WEIGHTS = "end", "weights"  # names of permutations; "random" is another, and the passes of an earlier B
 BATCH = 500  # images at once in matching
 NEUTRAL = ("processes", "profile")  # parameters on which no training depends
 SHOWN = 200  # test images on which a renumbered network is asked
-
-
-class Pair(NamedTuple):
-    """Networks A and B of a seed: A is the same for all members, B has a number."""
-
-    network: str
-    width: float
-    seed: int
-    member: int = 0
 
 
 @dataclass(frozen=True)
@@ -230,7 +221,7 @@ def match(pair: Pair, state_a: State, masks: Masks, states_b: dict[int, State], 
         params: of the run.
     """
     sets = draw_sets(params.images_of(pair.network), pair.seed)
-    model = build(params, network_b(*pair), len(sets.classes))
+    model = build(params, pair, len(sets.classes))
     description, place = permutables(model), pick_device(params.device)
     images = match_batches(sets, params)
     models = {key: with_state(model, state).to(place) for key, state in {"a": state_a, **states_b}.items()}

@@ -46,7 +46,7 @@ PROTOCOL_AT = (0.9, 0.95, 0.99)  # sparsities of the shared protocol
 CONV = 0.95  # sparsity of the residual network; at 99 % some of its layers would have neurons without inputs
 GAMMA = 0.3  # of SRigL in the shared protocol, as in its own notebook
 NO_ABLATION = 0.0  # γ with which all neurons of a layer have one fan-in
-IMAGENET_IMAGES, PASSES = 1_281_167, (90, 180, 270)  # images and passes of the paper's ResNet-50
+PASSES = (90, 180, 270)  # of the paper's ResNet-50 on ImageNet
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def plan(params: Params) -> dict[str, Any]:
         large = count(resnet50(seed=0), (3, 224, 224))
     images = [params.conv_images if job.network == "resnet" else params.train_images for job in jobs]
     spent = 3 * sum(macs[job.network] * each * job.passes for job, each in zip(jobs, images))
-    hours = [comparing.work(3 * large.macs * IMAGENET_IMAGES * each)[comparing.GPU_HOURS] for each in PASSES]
+    hours = [comparing.imagenet_hours(large.macs, each) for each in PASSES]
     words = ", ".join(f"{each:,.0f}" for each in hours)
     return {
         "trainings": len(jobs),

@@ -92,7 +92,7 @@ def better_than_either(table: pd.DataFrame, passes: int) -> Measured:
 def explores(table: pd.DataFrame, first: str, second: str, passes: int) -> Measured:
     """C5a, C5b: ITOP rate of one arm of RigL minus that of another, 95 %, percentage points."""
     one, other = (of_arm(table, "mlp", "RigL", arm, ITOP_CLAIM, passes)["ITOP"] for arm in (first, second))
-    values = (one - other).dropna()
+    values = gains(table, "mlp", "RigL", ITOP_CLAIM, passes, (first, second), "ITOP")
     both = f"{first} {one[values.index].mean():.1f}, {second} {other[values.index].mean():.1f} %"
     return over_seeds(values, f"weights ever active, points: {both}")
 

@@ -45,7 +45,7 @@ WIDTHS = (0.5, 1.0)  # of the residual network, times `conv_width`, figure 12
 CONV = (0.8, 0.9, 0.95)  # sparsities of the residual network; at 99 % some layers would have neurons without inputs
 PAIRS = ((128, 1), (128, 2), (128, 1), (256, 2))  # filters and stride of each pair of the separable network
 BOXED = 0.9  # sparsity of figures 8 and 11
-IMAGENET_IMAGES, PASSES = 1_281_167, 103  # images, and passes of ResNet-50; those of ViT are not known
+PASSES = 103  # of ResNet-50 on ImageNet; those of ViT are not known
 NAMES = {"mlp": "perceptron", "resnet": "residual network", "mobile": "separable network"}
 
 
@@ -143,7 +143,7 @@ def plan(params: Params) -> dict[str, Any]:
     }
     for name, model in large.items():
         counts = count(model, (3, 224, 224))
-        hours = comparing.work(3 * counts.macs * IMAGENET_IMAGES * PASSES)[comparing.GPU_HOURS]
+        hours = comparing.imagenet_hours(counts.macs, PASSES)
         words = f"{counts.params:,} parameters, {counts.macs:,} multiply-accumulates an image; "
         words += f"with the {PASSES} passes of ResNet-50 {hours:,.0f} GPU hours"
         found[f"one {name} on ImageNet (not run)"] = words
