@@ -1,5 +1,6 @@
 """Rules become verdicts; every branch, both sides, and the borders."""
 
+import dataclasses
 import json
 import math
 
@@ -9,11 +10,12 @@ import torch
 
 from papertwin import ledger
 from papertwin.claims import (
-    UNSTABLE,
+    OPEN,
     Claims,
     Measured,
     Verdict,
     apply_rule,
+    describe,
     exact_shares,
     judge,
     limit,
@@ -22,6 +24,7 @@ from papertwin.claims import (
 )
 from papertwin.errors import LedgerError
 from papertwin.ledger import Rule
+from papertwin.results import JudgedClaim
 
 
 @pytest.mark.parametrize(
@@ -153,9 +156,11 @@ def test_a_claim_that_cannot_be_judged_is_named(book):
         judge(book, "quick", {**FOUND, "C2": Measured(1.0)})
 
 
-def test_verdict_lines_leave_the_unstable_ones_open(book):
-    lines = Claims(judge(book, "quick", FOUND)).verdicts.splitlines()
-    assert lines == ["C1   REPRODUCED", f"C2   {UNSTABLE}", "C3   NOT JUDGED"]
+def test_verdict_lines_name_the_unstable_claims_at_the_end(book):
+    judged = judge(book, "quick", FOUND)
+    assert Claims(judged).verdicts.splitlines() == ["C1   REPRODUCED", "C3   NOT JUDGED", f"{OPEN} C2"]
+    stable = [each for each in judged if each.claim.stable]
+    assert Claims(stable).verdicts.splitlines() == ["C1   REPRODUCED", "C3   NOT JUDGED"]
 
 
 def test_the_table_shows_published_and_measured_side_by_side(book):
@@ -236,6 +241,20 @@ def test_a_median_ratio_stands_against_one_disturbed_round():
 )
 def test_a_limit_is_written_with_its_sign(kind, value, tolerance, text):
     assert limit(Rule(kind=kind, value=value, tolerance=tolerance, text="…")) == text
+
+
+def test_limit_and_measured_value_have_the_unit_of_the_rule(book):
+    assert limit(Rule(kind="at_most", value=1.5, unit="points", text="…")) == "≤ 1.5 points"
+    assert describe(Measured(0.25, (-0.5, 1.0)), "points") == "0.25 [-0.5, 1] points"
+    assert [describe(Measured(value, note="…"), "points") for value in (True, None)] == ["yes", "–"]
+    first, *rest = judge(book, "quick", FOUND)
+    rule = first.claim.rule.model_copy(update={"unit": "points"})
+    judged = dataclasses.replace(first, claim=first.claim.model_copy(update={"rule": rule}))
+    assert Claims([judged, *rest]).table.loc["C1", ["measured", "limit"]].tolist() == [
+        "2 [1.5, 2.5] points",
+        "≥ 1 points",
+    ]
+    assert JudgedClaim.of(judged).shown == "2 [1.5, 2.5] points"
 
 
 def test_shares_hold_where_counts_are_exact_and_two_digits_agree():

@@ -13,7 +13,7 @@ from papertwin.ledger import PROFILES, Claim, Ledger, Rule
 if TYPE_CHECKING:
     import pandas as pd
 
-UNSTABLE = "see the table (may come out otherwise on another machine)"
+OPEN = "In the table above, as another machine may decide otherwise (a measured time, or a difference near its limit):"
 
 
 class Verdict(StrEnum):
@@ -232,7 +232,7 @@ class Claims:
                 "statement": j.claim.statement,
                 "source": j.claim.source,
                 "published": j.claim.published,
-                "measured": describe(j.measured),
+                "measured": describe(j.measured, j.claim.rule.unit),
                 "limit": limit(j.claim.rule),
                 "rule": j.claim.rule.text,
                 "verdict": str(j.verdict),
@@ -244,8 +244,12 @@ class Claims:
 
     @property
     def verdicts(self) -> str:
-        """One line per claim whose verdict is clear on any machine; the others are named, not decided."""
-        return "\n".join(f"{j.claim.id:4} {j.verdict if j.claim.stable else UNSTABLE}" for j in self.judgements)
+        """One line per claim whose verdict is clear on any machine; a last line names the others."""
+        lines = [f"{j.claim.id:4} {j.verdict}" for j in self.judgements if j.claim.stable]
+        unclear = [j.claim.id for j in self.judgements if not j.claim.stable]
+        if unclear:
+            lines.append(f"{OPEN} {', '.join(unclear)}")
+        return "\n".join(lines)
 
 
 def limit(rule: Rule) -> str:
@@ -256,11 +260,12 @@ def limit(rule: Rule) -> str:
     """
     signs = {"at_least": "≥ ", "above": "> ", "at_most": "≤ ", "within": "", "holds": "yes"}
     value = "" if rule.value is None else f"{rule.value:g}"
-    return signs[rule.kind] + value + (f" ± {rule.tolerance:g}" if rule.kind == "within" else "")
+    tolerance = f" ± {rule.tolerance:g}" if rule.kind == "within" else ""
+    return f"{signs[rule.kind]}{value}{tolerance} {rule.unit}".rstrip()
 
 
-def describe(measured: Measured) -> str:
-    """Write a measured value for people: `0.93 [0.90, 0.95]`, `yes`, `–`."""
+def describe(measured: Measured, unit: str = "") -> str:
+    """Write a measured value for people: `0.93 [0.90, 0.95] points`, `yes`, `–`."""
     if measured.value is None:
         return "–"
     if isinstance(measured.value, bool):
@@ -268,4 +273,4 @@ def describe(measured: Measured) -> str:
     text = f"{measured.value:.3g}"
     if measured.interval:
         text += f" [{measured.interval[0]:.3g}, {measured.interval[1]:.3g}]"
-    return text
+    return f"{text} {unit}".rstrip()

@@ -64,12 +64,13 @@ class Rule(_Entry):
 
     kind `holds`: the measured value is a bool. `at_least` / `at_most`: value against `value`; with an interval
     the whole interval must lie on one side, else INCONCLUSIVE. `above`: the same, strictly. `within`: at most
-    `tolerance` away.
+    `tolerance` away. `unit` is that of value and measured value, as it stands behind a number; empty for a share.
     """
 
     kind: Literal["holds", "at_least", "above", "at_most", "within"]
     value: float | None = None
     tolerance: float | None = Field(default=None, ge=0)
+    unit: str = ""
     text: str
 
     @model_validator(mode="after")

@@ -273,9 +273,9 @@ def duration(seconds: float | None) -> str:
 
 
 def value(entry: JudgedClaim) -> str:
-    """Write a measured value without its interval: `0.93`, `yes`, `–`."""
+    """Write a measured value without its interval: `0.93 points`, `yes`, `–`."""
     if entry.shown:
-        return entry.shown.partition(" [")[0]
+        return re.sub(r" \[.*?\]", "", entry.shown)
     if entry.measured is None:
         return "–"
     if isinstance(entry.measured, bool):

@@ -90,7 +90,7 @@ class JudgedClaim(_Entry):
             source=claim.source,
             published=claim.published,
             measured=found.value,
-            shown=describe(found),
+            shown=describe(found, claim.rule.unit),
             interval=found.interval,
             rule=claim.rule.text,
             verdict=judgement.verdict,
