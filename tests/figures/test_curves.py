@@ -51,6 +51,12 @@ def heights(ax):
     return {name: text.xy[1] for name, text in sorted(names(ax).items(), key=lambda each: each[1].xy[1])}
 
 
+def height(ax, value):
+    """Of a value, as a share of the axes, on a linear scale."""
+    low, high = ax.get_ylim()
+    return (value - low) / (high - low)
+
+
 def test_a_line_is_the_mean_and_a_bar_the_range_of_the_seeds(ax):
     curves.seed_curves(ax, THREE, levels=["dense"])
     drawn = lines(ax)
@@ -69,22 +75,21 @@ def test_a_line_is_the_mean_and_a_bar_the_range_of_the_seeds(ax):
 def test_a_level_is_a_line_across_the_axes_whatever_its_index(ax):
     more = THREE | {"bound": table([(0.7, 40.0, 1.0, 99.0), (0.8, 44.0, 2.0, 98.0)])}
     curves.seed_curves(ax, more, places=[0.8, 0.9, 0.99], levels=["bound", "dense"])
-    for name, height in (("dense", 90), ("bound", 40)):
+    for name, value in (("dense", 90), ("bound", 40)):
         level = lines(ax)[name]
-        assert level.get_ydata() == [height, height]
+        assert level.get_ydata() == [value, value]
         assert level.get_xdata() == [0, 1]
         assert level.get_transform() == ax.get_yaxis_transform(which="grid"), "from the left of the axes to their right"
         assert level.get_linestyle() == "--"
     assert lines(ax)["RigL"].get_linestyle() == "-"
     assert len(bars(ax)) == 2
-    low, high = ax.get_ylim()
-    assert heights(ax)["bound"] == pytest.approx((40 - low) / (high - low))
+    assert heights(ax)["bound"] == pytest.approx(height(ax, 40))
 
 
 def test_a_table_of_one_row_is_a_point_with_its_range(ax):
     curves.seed_curves(ax, {"SET": table(LOWER), "one": table(ROWS[1:2])}, places=[0.8, 0.9, 0.99])
-    assert lines(ax)["one"].get_ydata().tolist() == [80]
-    np.testing.assert_allclose(lines(ax)["one"].get_xdata(), [1], atol=0.06)
+    np.testing.assert_array_equal(lines(ax)["one"].get_ydata(), [np.nan, 80, np.nan])
+    np.testing.assert_allclose(lines(ax)["one"].get_xdata()[1], 1, atol=0.06)
     assert [bar[1:] for bar in bars(ax)[1]] == [(79, 83)]
 
 
@@ -104,12 +109,21 @@ def test_levels_alone_can_be_drawn(ax):
 def test_places_stand_at_equal_distances_in_their_order(ax):
     curves.seed_curves(ax, THREE, places=[0.99, 0.95, 0.9, 0.8], levels=["dense"])
     drawn = lines(ax)
-    np.testing.assert_allclose(drawn["RigL"].get_xdata(), [3, 2, 0], atol=0.06)
-    np.testing.assert_allclose(drawn["SET"].get_xdata(), [3, 0], atol=0.06)
-    shifts = drawn["SET"].get_xdata() - np.array([3, 0]), drawn["RigL"].get_xdata()[[0, 2]] - np.array([3, 0])
-    assert len({round(shift, 9) for shift in np.ravel(shifts)}) == 2, "lines are shifted as a whole, by little"
+    np.testing.assert_array_equal(drawn["RigL"].get_ydata(), [60, np.nan, 80, 84])
+    np.testing.assert_array_equal(drawn["SET"].get_ydata(), [30, np.nan, np.nan, 74], "no line across what is missing")
+    shifts = [drawn[name].get_xdata() - np.arange(4) for name in ("SET", "RigL")]
+    assert len({round(shift, 9) for shift in np.ravel(shifts)}) == 2, "lines are shifted as a whole"
+    assert np.abs(shifts).max() < 0.06
+    assert [[round(bar[0]) for bar in each] for each in bars(ax)] == [[0, 2, 3], [0, 3]]
+    assert heights(ax)["SET"] == pytest.approx(height(ax, 74)), "where the line ends"
     assert ax.get_xticks().tolist() == [0, 1, 2, 3]
     assert [text.get_text() for text in ax.get_xticklabels()] == ["0.99", "0.95", "0.9", "0.8"]
+
+
+def test_points_of_one_place_stand_on_it_if_they_are_not_to_stand_beside_each_other(ax):
+    curves.seed_curves(ax, {"RigL": table(ROWS), "SET": table(LOWER)}, beside=False)
+    assert lines(ax)["RigL"].get_xdata().tolist() == [0.8, 0.9, 0.99]
+    assert [[bar[0] for bar in each] for each in bars(ax)] == [[0.8, 0.9, 0.99], [0.8, 0.99]]
 
 
 def test_without_places_the_index_is_the_axis(ax):
@@ -148,13 +162,17 @@ def test_names_stand_at_the_right_beside_the_ends_of_their_lines(ax):
     assert not other.texts
 
 
+def test_names_follow_the_scale(ax):
+    ax.set_yscale("symlog", linthresh=1)
+    ax.set_ylim(-10, 10)
+    curves.seed_curves(ax, {"far": table([(0.8, -1, -1, -1), (0.9, -10, -10, -10)]), "none": table([(0.9, 0, 0, 0)])})
+    assert heights(ax) == pytest.approx({"far": 0, "none": 0.5})
+
+
 def test_names_follow_the_limits_that_the_lines_make(ax):
     curves.seed_curves(ax, THREE)
-    low, high = ax.get_ylim()
-    assert (low, high) != (0, 100)
-    assert heights(ax) == pytest.approx(
-        {n: (y - low) / (high - low) for n, y in (("SET", 30), ("RigL", 60), ("dense", 90))}
-    )
+    assert ax.get_ylim() != (0, 100)
+    assert heights(ax) == pytest.approx({n: height(ax, y) for n, y in (("SET", 30), ("RigL", 60), ("dense", 90))})
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.1, 1.0])

@@ -2,5 +2,6 @@
 
 from papertwin.figures.save import read_provenance, save_figure
 from papertwin.figures.style import direct_label, plain_ticks, published, stamp, use
+from papertwin.figures.tables import readable
 
-__all__ = ["direct_label", "plain_ticks", "published", "read_provenance", "save_figure", "stamp", "use"]
+__all__ = ["direct_label", "plain_ticks", "published", "read_provenance", "readable", "save_figure", "stamp", "use"]

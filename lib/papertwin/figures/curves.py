@@ -20,16 +20,20 @@ def seed_curves(
     levels: Sequence[str] = (),
     colours: Mapping[str, str] | None = None,
     names: bool = True,
+    beside: bool = True,
 ) -> None:
     """Draw a line for each table, and a bar at each point from the worst to the best seed.
 
     Args:
-        ax: where; limits of the vertical axis must be set before where they are to be others.
+        ax: where; what is drawn besides, the scale and the limits of the vertical axis come before, as names are
+            placed by them.
         curves: name → table whose index is the horizontal coordinate, with columns mean, min and max.
-        places: values of the index in the order in which they stand at equal distances; None takes their own size.
+        places: values of the index in the order in which they stand at equal distances, a line has a gap at those
+            that its table lacks; None takes their own size.
         levels: names of tables of which the first row is drawn as a level line, whatever its index.
         colours: name → colour; None takes those of the style, in order.
         names: whether the names are written at the right ends of the lines.
+        beside: whether points of one place stand beside each other, so that bars do not hide each other.
 
     Raises:
         InputError: nothing to draw, a column is missing, or a place is unknown.
@@ -40,7 +44,7 @@ def seed_curves(
     points = [value for name, each in curves.items() if name not in levels for value in each.index]
     if at is not None and not set(points) <= set(at):
         raise InputError(f"places lacks {sorted(set(points) - set(at))}, at which there are points; got {list(at)}.")
-    step = 0.005 * float(np.ptp([value if at is None else at[value] for value in points])) if points else 0.0
+    step = 0.005 * beside * float(np.ptp([value if at is None else at[value] for value in points])) if points else 0.0
     ends = {}
     for number, (name, table) in enumerate(curves.items()):
         colour = (colours or {}).get(name, f"C{number % 7}")
@@ -48,11 +52,14 @@ def seed_curves(
         if name in levels:
             ax.axhline(mean, color=colour, ls="--", lw=0.9, label=name)
         else:
-            x = np.array([value if at is None else at[value] for value in table.index], dtype=float)
-            x = x + step * (number - len(curves) / 2)  # bars of two lines beside each other
+            if places is not None:  # with a gap where there is no row
+                table = table.reindex(places).set_axis(range(len(places)))
+            shift = step * (number - len(curves) / 2)
+            x = table.index.to_numpy(dtype=float) + shift
             ax.plot(x, table["mean"], "o-", ms=3.5, color=colour, label=name)
-            ax.vlines(x, table["min"], table["max"], color=colour, lw=0.8, alpha=0.6)
-            mean = float(table["mean"].iloc[-1])
+            there = table.dropna(subset=list(COLUMNS))
+            ax.vlines(there.index + shift, there["min"], there["max"], color=colour, lw=0.8, alpha=0.6)
+            mean = float(there["mean"].iloc[-1])
         ends[name] = (mean, colour)
     if at is not None:
         ax.set_xticks(range(len(at)), [f"{value:g}" for value in at])
@@ -62,9 +69,10 @@ def seed_curves(
 
 def _name(ax: plt.Axes, ends: Mapping[str, tuple[float, str]]) -> None:
     """Write names at the right of the axes, as near to the ends of their lines as they have room."""
-    low, high = ax.get_ylim()
+    ax.autoscale_view()
     order = sorted(ends, key=lambda name: ends[name][0])
-    heights = np.array([(ends[name][0] - low) / (high - low) for name in order])
+    to_axes = ax.transScale + ax.transLimits
+    heights = np.array([to_axes.transform((ax.get_xlim()[1], ends[name][0]))[1] for name in order])
     for _ in range(50):  # push neighbours apart until all have room
         gaps = np.diff(heights)
         for place in np.flatnonzero(gaps < ROOM):

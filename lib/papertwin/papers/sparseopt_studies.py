@@ -265,7 +265,8 @@ def speeds(trials: Trials, method: str, sparsity: float, passes: int) -> pd.Data
 def arm_table(table: pd.DataFrame, arms: Sequence[str], sparsity: float, passes: int) -> pd.DataFrame:
     """Test accuracy of arms of RigL on the perceptron, per cent: index arm, columns mean, min, max, count."""
     found = {arm: of_arm(table, "mlp", "RigL", arm, sparsity, passes)["test accuracy"] for arm in arms}
-    return pd.DataFrame({arm: each.agg(["mean", "min", "max", "count"]) for arm, each in found.items()}).T
+    rows = {arm: each.agg(["mean", "min", "max", "count"]) for arm, each in found.items()}
+    return pd.DataFrame(rows).T.astype({"count": int})
 
 
 def beside_published(table: pd.DataFrame, printed: Mapping[str, Mapping[str, Mapping[str, float]]]) -> pd.DataFrame:
