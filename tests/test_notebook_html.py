@@ -57,6 +57,28 @@ def test_equations_become_mathml_and_code_stays(tmp_path):
     assert "math" not in heading
 
 
+def test_links_between_files_lead_to_the_same_places_from_the_page(tmp_path):
+    page = page_of(
+        tmp_path,
+        v4.new_markdown_cell(
+            "[ledger](../lib/papertwin/papers/don.toml), [other](srigl.ipynb), [part](srigl.ipynb#The-data), "
+            "[here](#method), [paper](https://arxiv.org/abs/1209.1759)"
+        ),
+    )
+    links = {text: target for target, text in re.findall(r'<a href="([^"]+)">(\w+)</a>', page)}
+    ledger = os.path.normpath(tmp_path / "toy" / links.pop("ledger"))
+    assert ledger == str(paths.root() / "lib/papertwin/papers/don.toml")
+    assert (
+        links.items()
+        >= {
+            "other": "../srigl/srigl.html",
+            "part": "../srigl/srigl.html#The-data",
+            "here": "#method",
+            "paper": "https://arxiv.org/abs/1209.1759",
+        }.items()
+    )
+
+
 def test_markdown_signs_inside_an_equation_are_not_markdown(tmp_path):
     page = page_of(tmp_path, v4.new_markdown_cell("$a*b*c$ and $x_1 + y_1$ and $a < b$"))
     assert "<em>" not in page

@@ -34,6 +34,7 @@ _REMOTE = re.compile(
         \s(?:src|href|srcset|data|poster|xlink:href)\s*=\s*(?:"\s*(?:https?:)?//[^"]*"|'\s*(?:https?:)?//[^']*')""",
     re.VERBOSE | re.IGNORECASE,
 )
+_LINK = re.compile(r"(?<=\]\()(?P<target>[^()\s:#]+)(?=[)#])")  # to a file, seen from notebooks/
 _DIALECT = [  # spellings that the translator does not know, and one that it does
     (re.compile(r"\\tag\*?\{[^{}]*\}|\\label\{[^{}]*\}"), ""),
     (re.compile(r"\\(begin|end)\{(?:aligned|gathered)\}"), r"\\\1{split}"),
@@ -66,7 +67,7 @@ def convert(notebook: Path, page: Path, plotly_js: Path, home: Path) -> None:
     has_plotly = False
     for cell in content.cells:
         if cell.cell_type == "markdown":
-            cell.source = hide_equations(cell.source, equations)
+            cell.source = hide_equations(relink(cell.source, page, home), equations)
         for output in cell.get("outputs", []):
             has_plotly = _prepare(output.get("data", {})) or has_plotly
     if has_plotly:
@@ -82,6 +83,24 @@ def convert(notebook: Path, page: Path, plotly_js: Path, home: Path) -> None:
     except Exception as error:  # nbconvert lets through whatever a malformed cell makes it stumble over
         raise RunError(f"{notebook} cannot be shown as HTML: {error}. Run the paper again.") from error
     files.write_text(page, cut_remote(show_equations(body, equations)))
+
+
+def relink(markdown: str, page: Path, home: Path) -> str:
+    """Make links between files, written as seen from notebooks/, lead to the same places from a page.
+
+    Args:
+        markdown: of a cell; a link to another notebook becomes one to its page.
+        page: the .html file in which it will stand.
+        home: the report's page, beside the folders of the runs.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        target = (paths.root() / "notebooks" / match["target"]).resolve()
+        if target.suffix == ".ipynb":
+            target = home.parent / target.stem / f"{target.stem}.html"
+        return _relative(target, page)
+
+    return _LINK.sub(replace, markdown)
 
 
 def hide_equations(markdown: str, found: list[str]) -> str:

@@ -102,8 +102,23 @@ def prose_problems(notebook, book) -> list[str]:
             found.append(f"cell {number} saves a figure or table, but no markdown cell stands directly before it")
     checked = [number for number, cell in numbered(notebook) if "nbval-check-output" in tags(cell)]
     toy = checked[min(1, len(checked) - 1)] if checked else len(notebook.cells)  # the data may be checked before it
+    found += link_problems(notebook, book)
     if not any(is_prose(cell) and cell.source.count("$$") >= 2 for cell in notebook.cells[: toy - 1]):
         found.append(f"no equation ($$ … $$) in the markdown before cell {toy}, the method's checked example")
+    return found
+
+
+def link_problems(notebook, book) -> list[str]:
+    """The paper and the ledger are a click away, and no link leads to a file that is not there."""
+    found = []
+    links = [re.findall(r"\]\(([^()\s]+)\)", cell.source) for cell in notebook.cells if is_prose(cell)]
+    if book.paper.arxiv and f"https://arxiv.org/abs/{book.paper.arxiv}" not in links[0]:
+        found.append(f"the first cell does not link to arXiv {book.paper.arxiv}")
+    if f"../lib/papertwin/papers/{book.slug}.toml" not in links[0] + links[1]:
+        found.append("the first two cells do not link to the ledger, ../lib/papertwin/papers/")
+    for target in (link for each in links for link in each if "://" not in link and not link.startswith("#")):
+        if not (paths.root() / "notebooks" / target.partition("#")[0]).is_file():
+            found.append(f"a link leads to {target}, which is no file")
     return found
 
 
@@ -268,7 +283,23 @@ def _words_after_the_end(notebook):
     notebook.cells.append(nbformat.v4.new_markdown_cell("One more thing.", id="end"))
 
 
+def _no_ledger(notebook):
+    for cell in notebook.cells[:2]:
+        cell.source = cell.source.replace(".toml)", ")")
+
+
+def _no_arxiv(notebook):
+    notebook.cells[0].source = notebook.cells[0].source.replace("arxiv.org", "example.org")
+
+
+def _lost(notebook):
+    notebook.cells[-2].source += "\n\nSee [another](nothing.ipynb)."
+
+
 MUTATIONS = {
+    _no_ledger: "do not link to the ledger",
+    _no_arxiv: "does not link to arXiv",
+    _lost: "leads to nothing.ipynb, which is no file",
     _strip: "execution counts are",
     _timing: "not canonical",
     _long_cell: "cell 4 has .* lines",
