@@ -20,16 +20,14 @@ def small(monkeypatch):
 
 
 @pytest.mark.parametrize(("method", "sparsity"), [("RigL", 0.9), ("SET", 0.9), ("SRigL", 0.8), ("static", 0.9)])
-def test_two_papers_do_the_same_training_to_the_bit(small, method, sparsity):
+def test_two_papers_do_the_same_training_to_the_bit(small, method, sparsity, same_state):
     one, other = small
     gamma = srigl.METHODS[method][1].get("gamma")
     first = srigl.train_job(srigl.Job("mlp", method, sparsity, 3, gamma), one)
     second = sparseopt.train_job(
         sparseopt.Job("protocol", method, sparseopt.PLAIN, sparsity, 2, 3, gamma), replace(other, passes=[1, 2])
     )
-    states = first.model.state_dict(), second.model.state_dict()
-    assert list(states[0]) == list(states[1])
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert same_state(first.model, second.model)
     assert all(torch.equal(mask, second.masks[name]) for name, mask in first.masks.items())
     assert (first.losses, first.test_error) == (second.losses, second.test_error)
 

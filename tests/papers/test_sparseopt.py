@@ -1,13 +1,12 @@
-"""Experiments of SparseOpt at tiny sizes: which trainings, from which first weights, with what on the optimiser."""
+"""What SparseOpt's notebook trains: parameters, trainings, what they cost, and their tables."""
 
 from collections import Counter
 from dataclasses import replace
-from itertools import combinations, pairwise, product
+from itertools import pairwise, product
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
 from papertwin import ledger
 from papertwin.errors import ParameterError
@@ -15,10 +14,7 @@ from papertwin.nets import cifar_resnet, count
 from papertwin.papers import sparseopt as paper
 from papertwin.papers.sparseopt import BOTH, GROWTH, HAM, OURS, OURS_ACTIVE, OURS_UNIT, PLAIN, UNIT, Job
 from papertwin.run import typed
-from papertwin.sparse import trials as sparse_trials
-from papertwin.sparse.protocol import in_words, perceptron
-from papertwin.sparse.trials import Plan
-from papertwin.training.pool import Pool
+from papertwin.sparse.protocol import in_words
 from papertwin.training.trials import SetSizes
 
 PARAMS = paper.Params(
@@ -216,11 +212,7 @@ def test_arms_say_what_hangs_on_the_optimiser():
 # ---- what they cost --------------------------------------------------------------------------------------------------
 
 
-def macs_of_perceptron(neurons):
-    return 196 * neurons + neurons + neurons * neurons + neurons + 10 * neurons + 10
-
-
-def test_plan_says_what_trainings_cost(monkeypatch):
+def test_plan_says_what_trainings_cost(macs_of_perceptron, monkeypatch):
     jobs = [Job("mlp", "RigL", OURS, 0.9, 7, 1), Job("protocol", "SRigL", OURS, 0.9, 3, 1, 0.3)]
     jobs += [Job("resnet", "RigL", PLAIN, 0.95, 5, seed) for seed in (1, 2)]
     monkeypatch.setattr(paper, "every_job", lambda params: jobs)
@@ -247,166 +239,6 @@ def test_the_quick_profile_is_of_234_trainings():
     passes += 2 * 3 * 2  # SRigL without ablation
     assert plan["trainings"] == 120 + 25 + 15 + 58 + 6 + 10
     assert plan["optimiser steps"] == passes * 94 + 10 * 4 * 24
-
-
-# ---- networks --------------------------------------------------------------------------------------------------------
-
-
-def same_state(first, second):
-    """Whether two networks are equal in every bit."""
-    one, other = first.state_dict(), second.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
-
-
-def built(network, seed=3, channels=1, **changes):
-    return paper.builders(replace(PARAMS, **changes))[network](10, in_channels=channels, seed=seed)
-
-
-@pytest.mark.parametrize("network", ["mlp", "protocol"])
-def test_the_perceptron_is_that_of_the_shared_protocol(network):
-    assert same_state(built(network), perceptron(10, in_channels=1, seed=3, neurons=16, side=14))
-    wide = built(network, channels=3, width=20, side=28)
-    assert [tuple(layer.weight.shape) for layer in wide if isinstance(layer, nn.Linear)] == [
-        *((20, 3 * 28 * 28), (20, 20), (10, 20)),
-    ]
-    assert not same_state(built(network), built(network, seed=4))
-
-
-def test_the_residual_network_is_of_its_depth_and_width():
-    assert same_state(built("resnet"), cifar_resnet(8, 10, width=0.5, in_channels=1, seed=3))
-    large = built("resnet", channels=3, conv_depth=14, conv_width=1.0, seed=5)
-    assert same_state(large, cifar_resnet(14, 10, width=1.0, in_channels=3, seed=5))
-    assert not same_state(built("resnet"), built("resnet", seed=4))
-
-
-# ---- trainings -------------------------------------------------------------------------------------------------------
-
-RIGL = Job("mlp", "RigL", PLAIN, 0.9, 3, 1)
-MASKED, FAN_IN = {"first": "masked"}, {"first": "fan_in"}
-
-
-@pytest.mark.parametrize(
-    ("job", "plan", "images"),
-    [
-        (RIGL, Plan("rigl", 0.9, 7, MASKED), (200, 50, 60)),
-        (Job("mlp", "SET", OURS, 0.99, 4, 5), Plan("set", 0.99, 7, MASKED, hung={"sparseopt": {}}), (200, 50, 60)),
-        (
-            Job("mlp", "RigL", GROWTH, 0.95, 9, 2),
-            Plan("rigl", 0.95, 7, MASKED, hung={"sparseopt": {"growth": "corrected"}}),
-            (200, 50, 60),
-        ),
-        (replace(RIGL, arm=UNIT), Plan("rigl", 0.9, 7, MASKED, hung={"unit_norm": {}}), (200, 50, 60)),
-        (
-            replace(RIGL, arm=OURS_UNIT, seed=8),
-            Plan("rigl", 0.9, 7, MASKED, hung={"sparseopt": {}, "unit_norm": {}}),
-            (200, 50, 60),
-        ),
-        (replace(RIGL, arm=HAM), Plan("rigl", 0.9, 7, MASKED, hung={"ham": {"alpha": 0.6}}), (200, 50, 60)),
-        (
-            replace(RIGL, arm=BOTH),
-            Plan("rigl", 0.9, 7, MASKED, hung={"sparseopt": {}, "ham": {"alpha": 0.6}}),
-            (200, 50, 60),
-        ),
-        (
-            Job("mlp", "SRigL", OURS, 0.95, 1, 2, 0.0),
-            Plan("srigl", 0.95, 7, MASKED | {"gamma": 0.0}, hung={"sparseopt": {}}),
-            (200, 50, 60),
-        ),
-        (
-            Job("resnet", "RigL", OURS, 0.95, 6, 3),
-            Plan("rigl", 0.95, 7, MASKED, hung={"sparseopt": {}}),
-            (150, 50, 60),
-        ),
-        (Job("protocol", "static", PLAIN, 0.9, 2, 1), Plan("static", 0.9, 7, FAN_IN), (200, 1000, 2000)),
-        (
-            Job("protocol", "SRigL", OURS, 0.9, 2, 1, 0.3),
-            Plan("srigl", 0.9, 7, FAN_IN | {"gamma": 0.3}, hung={"sparseopt": {}}),
-            (200, 1000, 2000),
-        ),
-    ],
-)
-def test_a_training_is_of_its_job(job, plan, images, monkeypatch):
-    monkeypatch.setattr(paper, "train_sparse", lambda *given, **settings: (given, settings))
-    params = replace(PARAMS, every=7, alpha=0.6)
-    (network, build, *given), settings = paper.train_job(job, params)
-    assert (network, *given) == (job.network, plan, job.seed, SetSizes("fashion_mnist", 14, *images))
-    assert settings == {**params.settings, "epochs": job.passes, "curve": job.network == "mlp" and job.passes == 3}
-    assert same_state(build(10, in_channels=1, seed=3), built(job.network))
-    assert paper.ARMS["HAM"] == {"ham": {}}, "α of one run stays there"
-
-
-@pytest.fixture
-def untrained(monkeypatch):
-    """Masks and first weights as they are before the first step, in place of trainings."""
-
-    def fit(model, images, labels, *, follow, **settings):
-        follow(model, torch.optim.SGD(model.parameters(), lr=0.1), 10)
-        return [0.0]
-
-    monkeypatch.setattr(sparse_trials, "fit", fit)
-    return lambda job: paper.train_job(job, PARAMS)
-
-
-@pytest.mark.parametrize("job", [RIGL, replace(RIGL, method="SET"), Job("resnet", "RigL", PLAIN, 0.9, 1, 1)])
-def test_first_weights_are_those_of_the_dense_network_masked_and_the_same_for_every_arm(untrained, job):
-    first, dense = untrained(job), built(job.network, seed=1)
-    for name, mask in first.masks.items():
-        dense.get_submodule(name).weight.data.mul_(mask)
-    active, every = (sum(map(torch.Tensor.sum if n else torch.numel, first.masks.values())) for n in (1, 0))
-    assert int(active) == pytest.approx(every / 10, rel=0.02)
-    assert same_state(first.model, dense)
-    for arm in paper.ARMS:
-        other = untrained(replace(job, arm=arm))
-        assert same_state(first.model, other.model), arm
-        assert all(torch.equal(mask, other.masks[name]) for name, mask in first.masks.items()), arm
-    assert not same_state(first.model, untrained(replace(job, seed=2)).model)
-
-
-@pytest.mark.parametrize("method", paper.METHODS)
-def test_first_weights_of_the_shared_protocol_are_scaled_to_the_fan_in(untrained, method):
-    job = Job("protocol", method, PLAIN, 0.9, 2, 1, 0.3 if method == "SRigL" else None)
-    trial, dense = untrained(job), built("protocol", seed=1)
-    mask, weight = trial.masks["fc1"], trial.model.fc1.weight.detach()
-    scaled = weight * (mask.sum(1, keepdim=True) / 2).sqrt()
-    assert float(scaled[mask].std()) == pytest.approx(1, rel=0.15)
-    assert torch.equal(weight != 0, mask)
-    assert not torch.isclose(weight, dense.fc1.weight)[mask].all()
-    assert same_state(trial.model, untrained(replace(job, arm=OURS)).model)
-
-
-def test_arms_train_other_networks_from_the_same_start():
-    arms = {arm: paper.train_job(replace(RIGL, arm=arm), PARAMS) for arm in paper.ARMS}
-    for first, second in combinations(arms, 2):
-        assert not same_state(arms[first].model, arms[second].model), (first, second)
-    stronger = paper.train_job(replace(RIGL, arm=HAM), replace(PARAMS, alpha=0.6))
-    assert not same_state(stronger.model, arms[HAM].model)
-    again = paper.train_job(replace(RIGL, arm=BOTH), PARAMS)
-    assert same_state(again.model, arms[BOTH].model)
-    assert all(trial.curve.shape == (3, 2) and trial.images == 3 * 200 for trial in arms.values())
-
-
-def test_srigl_without_ablation_is_the_same_network_with_the_correction():
-    one, other = (paper.train_job(Job("mlp", "SRigL", arm, 0.9, 3, 1, 0.0), PARAMS) for arm in (PLAIN, OURS))
-    assert one.log, "connections have changed"
-    assert same_state(one.model, other.model)
-    assert all(torch.equal(mask, other.masks[name]) for name, mask in one.masks.items())
-
-
-def test_only_the_longest_trainings_of_the_perceptron_are_looked_at_after_each_pass_and_trials_belong_to_their_jobs(
-    monkeypatch,
-):
-    jobs = [Job("mlp", "SET", OURS, 0.9, 3, 2), Job("protocol", "static", OURS, 0.9, 1, 3)]
-    jobs += [Job("resnet", "RigL", PLAIN, 0.8, 1, 1), Job("mlp", "RigL", PLAIN, 0.95, 1, 2)]
-    monkeypatch.setattr(paper, "every_job", lambda params: jobs)
-    seen = []
-    trials = paper.train_all(PARAMS, Pool(1), lambda *progress: seen.append(progress))
-    assert list(trials) == jobs
-    assert seen == [(number, 4) for number in range(1, 5)]
-    for job, trial in trials.items():
-        assert (trial.network, trial.seed, trial.plan.sparsity) == (job.network, job.seed, job.sparsity)
-        assert trial.plan.method == job.method.lower()
-        assert trial.images == (150 if job.network == "resnet" else 200) * job.passes
-        assert (trial.curve is not None) == (job.network == "mlp" and job.passes == 3)
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------

@@ -150,11 +150,7 @@ def test_a_training_that_two_figures_share_is_done_once():
     assert jobs == [Job("mlp", name, s, seed, gamma, 2) for seed in (3, 4) for name, s, gamma in per]
 
 
-def macs_of_perceptron(neurons):
-    return 196 * neurons + neurons + neurons * neurons + neurons + 10 * neurons + 10
-
-
-def test_plan_says_what_trainings_cost(monkeypatch):
+def test_plan_says_what_trainings_cost(macs_of_perceptron, monkeypatch):
     jobs = [Job("mlp", "SRigL", 0.9, 1, 0.3, 5), Job("resnet", "dense", 0.0, 1, width=1.5), Job("mlp", "SET", 0.8, 2)]
     monkeypatch.setattr(paper, "every_job", lambda params: jobs)
     plan = paper.plan(PARAMS)
@@ -194,10 +190,10 @@ def test_the_perceptron_has_two_hidden_layers_of_the_asked_width():
     assert built("mlp", channels=3)(torch.zeros(2, 3, 14, 14)).shape == (2, 10)
 
 
-def test_the_residual_network_is_of_its_depth_and_width():
+def test_the_residual_network_is_of_its_depth_and_width(same_state):
     model, same = built("resnet", width=1.5), cifar_resnet(8, 10, width=0.75, in_channels=1, seed=3)
     assert str(model) == str(same)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters()))
+    assert same_state(model, same)
     assert [built("resnet", channels=3).conv1.weight.shape, model.conv1.weight.shape] == [(8, 3, 3, 3), (12, 1, 3, 3)]
     deep = paper.builders(replace(PARAMS, conv_depth=14))["resnet"](10, in_channels=1, seed=0)
     assert hasattr(deep, "stage3_block2")
@@ -222,10 +218,10 @@ def test_the_separable_network_has_four_pairs():
 
 
 @pytest.mark.parametrize("network", ["mlp", "resnet", "mobile"])
-def test_first_weights_are_those_of_the_seed(network):
-    first, second, other = (built(network, seed=seed).state_dict() for seed in (3, 3, 4))
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
-    assert not all(torch.equal(value, other[name]) for name, value in first.items())
+def test_first_weights_are_those_of_the_seed(network, same_state):
+    first, second, other = (built(network, seed=seed) for seed in (3, 3, 4))
+    assert same_state(first, second)
+    assert not same_state(first, other)
 
 
 # ---- trainings -------------------------------------------------------------------------------------------------------
@@ -266,7 +262,7 @@ def test_trials_belong_to_their_jobs(trials):
         assert trial.images == 200 * 3 * job.length
 
 
-def test_the_table_of_trials_is_read_off_masks_and_logs(trials):
+def test_the_table_of_trials_is_read_off_masks_and_logs(trials, macs_of_perceptron):
     update = LayerUpdate(1, "fc1", 0.3, 5, 5, 9, 4, 3, 2, revived=3, least=1)
     revived = {job: replace(each, log=(update, replace(update, revived=job.seed))) for job, each in trials.items()}
     table = paper.trial_table(revived)
