@@ -19,5 +19,6 @@ def test_numbers_are_rounded_and_missing_ones_are_dashes():
     assert table.loc[0.9, "mean"] == 81.26, "the table itself stays"
 
 
-def test_a_whole_number_of_a_float_column_keeps_its_digits():
-    assert readable(pd.DataFrame({"a": [81.0, 2.5], "b": [3, 4]})).to_numpy().tolist() == [["81.0", "3"], ["2.5", "4"]]
+def test_only_a_column_of_whole_numbers_has_no_point():
+    table = pd.DataFrame({"a": [81.0, 2.5], "b": [3.0, np.nan], "c": [1234567, 4], "d": [True, None]})
+    assert readable(table).to_numpy().tolist() == [["81.0", "3", "1,234,567", "True"], ["2.5", "–", "4", "–"]]

@@ -8,19 +8,21 @@ NONE = "–"
 
 
 def readable(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
-    """Write every number of a table for reading: rounded where it is a float, a dash where there is none.
+    """Write every number of a table for reading: a dash where there is none, whole columns without a point.
 
-    >>> readable(pd.DataFrame({"mean": [81.26, float("nan")], "seeds": [5, 3]})).to_numpy().tolist()
-    [['81.3', '5'], ['–', '3']]
+    >>> readable(pd.DataFrame({"mean": [81.26, float("nan")], "steps": [51200, 3.0]})).to_numpy().tolist()
+    [['81.3', '51,200'], ['–', '3']]
 
     Args:
-        table: numbers and texts.
-        digits: behind the point.
+        table: numbers and texts; a column of which each number is whole has no digits behind the point.
+        digits: behind the point, of all other columns.
     """
 
     def text(value: Any) -> str:
         if pd.isna(value):
             return NONE
-        return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+        if isinstance(value, bool | str):
+            return str(value)
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
 
-    return table.astype(object).map(text)
+    return table.convert_dtypes().astype(object).map(text)
