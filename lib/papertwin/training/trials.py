@@ -19,9 +19,10 @@ from papertwin.data.images import Images, load_images
 from papertwin.errors import InputError
 from papertwin.training.loop import fit, scores
 
-SPOKEN = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10"}  # names of the image sets
-CHANNELS = {"fashion_mnist": 1, "mnist": 1, "cifar10": 3}  # of their images
-SIDES = {"fashion_mnist": 28, "mnist": 28, "cifar10": 32}  # pixels of their images
+# names of the image sets, channels of their images, and pixels of a side
+SPOKEN = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+CHANNELS = {"fashion_mnist": 1, "mnist": 1, "cifar10": 3, "cifar100": 3}
+SIDES = {"fashion_mnist": 28, "mnist": 28, "cifar10": 32, "cifar100": 32}
 Part = tuple[np.ndarray, np.ndarray]  # images (n, c, h, w) float32, labels (n,) int64
 
 
@@ -52,7 +53,7 @@ class SetSizes:
     """How many images of which set, and their size.
 
     Attributes:
-        dataset: mnist, fashion_mnist or cifar10.
+        dataset: mnist, fashion_mnist, cifar10 or cifar100.
         side: pixels of an image; a divisor of its own side.
         train, check, test: numbers of images.
     """
