@@ -88,6 +88,18 @@ def test_only_the_papers_own_networks_and_images_are_at_full_size():
         assert not replace(full, **change).vgg_at_full_size
 
 
+def test_only_full_size_has_no_stamp():
+    """CIFAR-10 and the network's name alone do not make the paper's training."""
+    params = {name: typed("lth_rebasin", paper.Params, BOOK.parameters(name)) for name in ("full", "paper")}
+    assert params["full"].stamped() == "ResNet20 on CIFAR-10, narrower or trained for less than the paper's"
+    assert params["full"].stamped("vgg") == "VGG11 on CIFAR-10, narrower or trained for less than the paper's"
+    assert (params["paper"].stamped(), params["paper"].stamped("vgg")) == ("", "")
+    for each in params.values():
+        assert each.stamped("resnet", "CIFAR-100") == "ResNet8 on CIFAR-10 in place of ResNet20 on CIFAR-100"
+        assert each.shown() == "ResNet20 on CIFAR-10"
+    assert replace(params["full"], network="mlp").stamped() == "perceptron on CIFAR-10 in place of ResNet20 on CIFAR-10"
+
+
 # ---- which trainings -------------------------------------------------------------------------------------------------
 
 

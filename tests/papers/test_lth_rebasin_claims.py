@@ -8,6 +8,7 @@ import pytest
 
 from papertwin import ledger
 from papertwin.claims import judge
+from papertwin.figures import readable
 from papertwin.papers import lth_rebasin as paper
 from papertwin.papers import lth_rebasin_claims as claims
 from papertwin.papers import lth_rebasin_studies as studies
@@ -54,7 +55,7 @@ def table():
 
 @pytest.fixture(scope="module")
 def barriers():
-    heights = {"A to B": 2.0, "by weights": 0.7, "by activations": 0.4, "by activations, repaired": 0.1}
+    heights = dict(zip(studies.LINES, (2.0, 0.9, 0.7, 0.4, 0.1)))
     rows = []
     for network, width, seeds in (("grid", 1.0, 5), ("grid", 2.0, 3), ("grid", 4.0, 5), ("resnet", 1.0, 3)):
         for seed in range(1, seeds + 1):
@@ -213,12 +214,18 @@ def test_curves_are_means_over_seeds_with_dense_as_one_level(table):
 
 def test_published_points_are_those_whose_rewind_point_is_known():
     assert tables.published_at(BOOK.published["cifar10"]["w4"], 0.97) == {
-        "LTH": {75: 94.94},
-        "naive": {75: 92.02},
-        "permuted": {75: 94.32},
+        75: {"LTH": 94.94, "naive": 92.02, "permuted": 94.32}
     }
     assert tables.published_at(BOOK.published["cifar100"]["w1"], 0.97) == {}
     assert tables.published_at({}, 0.9) == {}
+
+
+def test_the_axis_has_room_for_the_papers_methods(table):
+    rows = tables.usual(table, "grid")
+    low, high = tables.span(tables.at(rows, sparsity=0.97))
+    kept = rows[(rows["matched"] == 0) & rows["method"].isin(["LTH", "naive", "permuted", "dense B"])]
+    kept = kept[(kept["sparsity"] == 0.97) | (kept["method"] == "dense B")]["test accuracy"]
+    assert (low, high) == (kept.min() - 0.5, kept.max() + 3)
 
 
 def test_the_shared_table_has_the_protocol_of_the_other_papers(table):
@@ -246,6 +253,7 @@ def test_early_matching_stands_at_its_share_of_the_passes(table):
     found = tables.early_table(table, QUICK, BOOK.published["early"])
     assert found.index.tolist() == pytest.approx([2.5, 20, 40, 100])
     assert found["published"].dropna().tolist() == [89.16, 89.5]
+    assert readable(found)["passes"].tolist() == ["–", "1", "2", "5"]
     assert found.loc[100.0, "mean"] - found.loc[20.0, "mean"] == pytest.approx(0.15, abs=0.06)
 
 
@@ -253,6 +261,8 @@ def test_settings_say_what_is_not_known_and_what_was_not_trained():
     known = BOOK.published["settings"]
     ours = tables.settings_table(QUICK, "grid", known["ResNet20"])
     assert ours.loc["passes"].tolist() == ["200", "5"]
+    assert ours.loc["pruned a round"].nunique() == 1  # in the same words
+    assert ours.loc["weight decay"].tolist() == ["5e-4", "5e-4 (none in pruning)"]
     vgg = tables.settings_table(QUICK, "vgg", known["VGG11"])
     assert set(vgg["here"]) == {"–"}
     assert tables.settings_table(FULL, "vgg", known["VGG11"]).loc["rate, dense"].tolist() == [
@@ -264,7 +274,7 @@ def test_settings_say_what_is_not_known_and_what_was_not_trained():
 
 def test_matching_and_gaps_are_means_over_seeds(table, barriers):
     found = tables.matching_table(barriers)
-    assert found.index.get_level_values("line")[:4].tolist() == list(studies.LINES)
+    assert found.index.get_level_values("line")[:5].tolist() == list(studies.LINES)
     assert found.loc[("grid", 4.0, "by weights"), "barrier"] == pytest.approx(0.7 / 4 + 0.03)
     gaps = tables.gaps_at(tables.usual(table, "grid"), QUICK)
     assert gaps.loc[(1.0, 0.97, 1), "permuted − naive"] == pytest.approx(3.6, abs=0.06)

@@ -223,7 +223,7 @@ def test_lines_begin_at_a_and_end_at_b(found):
     each = lines[(lines["network"] == "grid") & (lines["width"] == 1) & (lines["seed"] == 1)]
     for end, net in ((0, found.a(PARAMS, NARROW)), (1, found.b(NARROW))):
         right = 100 * (net.logits[0.0].argmax(1) == sets.test[1]).mean()
-        at = each[(each["alpha"] == end) & (each["line"] != studies.REPAIRED)]  # REPAIR estimates the ends anew
+        at = each[(each["alpha"] == end) & ~each["line"].str.contains("repaired")]  # REPAIR estimates the ends anew
         assert at["accuracy"].tolist() == pytest.approx([right] * 3)
         assert at["loss"].max() == pytest.approx(at["loss"].min(), abs=1e-6)
     barriers = studies.barrier_table(lines)
@@ -234,6 +234,28 @@ def test_lines_begin_at_a_and_end_at_b(found):
     assert one.set_index("line").loc[studies.PLAIN, "barrier"] == pytest.approx(wanted)
     middle = studies.over_alpha(lines, "grid", 1.0, studies.PLAIN, "loss")
     assert list(middle.columns) == ["mean", "min", "max"]
+
+
+def test_repair_needs_no_renumbering(found):
+    """Repaired as it is, at A's end A with new statistics, as renumbered and repaired there: the same function."""
+    lines = studies.every_line(found, PARAMS, Pool(1)).query("network == 'grid' and seed == 1")
+    losses = lines.pivot(index=["width", "alpha"], columns="line", values="loss")
+    ends = losses[losses.index.get_level_values("alpha").isin((0, 1))]
+    assert np.allclose(ends[studies.ONLY_REPAIRED], ends[studies.REPAIRED], atol=1e-5)
+    inside = losses.drop(ends.index)
+    assert (inside[studies.ONLY_REPAIRED] - inside[studies.PLAIN]).abs().min() > 1e-6
+    assert (inside[studies.ONLY_REPAIRED] - inside[studies.REPAIRED]).abs().min() > 1e-6
+
+
+def test_drawn_lines_can_be_told_apart(found):
+    lines = studies.every_line(found, PARAMS, Pool(1))
+    for network, count in (("grid", 6), ("resnet", 4)):
+        drawn = studies.curves(lines, network)
+        assert len({(each.colour, each.renumbered) for each in drawn.values()}) == len(drawn) == count
+    assert len({each.colour for each in drawn.values()}) == 4  # of one width: a colour each
+    assert "renumbered by activations" in drawn
+    one = studies.curves(lines, "grid")["A to B, width 2"].loss
+    assert one.equals(studies.over_alpha(lines, "grid", 2.0, studies.PLAIN, "loss"))
 
 
 def test_rounds_end_at_ninety_per_cent_of_the_widest(found):
@@ -310,6 +332,7 @@ def test_stamps_of_quick_are_those_of_the_ledger():
     quick = paper.Params()
     assert {stamps[name] for name in ("fig3a", "fig4a", "fig4b", "fig5", "fig9")} == {quick.stamped()}
     assert stamps["fig3b"] == quick.stamped("resnet", "CIFAR-100")
+    assert stamps["fig2"] == f"masks of a {quick.shown()}"
 
 
 @pytest.mark.parametrize(("network", "k"), [("grid", 2), ("vgg", 1)])

@@ -132,13 +132,27 @@ class Params(comparing.Repeated):
         pruned = self.prune_epochs >= 50 and self.share == 0.2 and self.conv_images >= 45000
         return same and pruned and self.conv_epochs >= 200
 
+    def shown(self, network: str = "grid") -> str:
+        """Name a network and its images.
+
+        >>> Params().shown(), Params().shown("resnet")
+        ('perceptron on Fashion-MNIST', 'ResNet8 on Fashion-MNIST')
+        """
+        grid = "perceptron" if self.network == "mlp" else f"ResNet{self.depth}"
+        name = {"grid": grid, "resnet": f"ResNet{self.conv_depth}", "vgg": "VGG11"}[network]
+        return f"{name} on {SPOKEN[self.dataset]}"
+
     def stamped(self, network: str = "grid", instead: str = "CIFAR-10") -> str:
-        """What is written on figures: which network and images stand for ResNet20's; nothing where they are its own."""
-        if network == "grid" and self.at_full_size and instead == "CIFAR-10":
-            return ""
-        layers = self.depth if network == "grid" else self.conv_depth
-        name = "perceptron" if (network, self.network) == ("grid", "mlp") else f"ResNet-{layers}"
-        return f"{name} on {SPOKEN[self.dataset]} in place of ResNet20 on {instead}"
+        """What is written on figures: what stands for the paper's network and images; nothing where they are its own.
+
+        Its own images and the name of its network do not make its training: narrower networks, fewer images or passes
+        are marked as well.
+        """
+        whole = {"grid": self.at_full_size, "vgg": self.vgg_at_full_size}.get(network, False)
+        theirs = f"{'VGG11' if network == 'vgg' else 'ResNet20'} on {instead}"
+        if self.shown(network) != theirs:
+            return f"{self.shown(network)} in place of {theirs}"
+        return "" if whole else f"{theirs}, narrower or trained for less than the paper's"
 
     def images_of(self, network: str) -> SetSizes:
         """Sizes of the image sets of a network."""

@@ -40,8 +40,10 @@ from papertwin.training.loop import scores
 from papertwin.training.pool import Pool
 from papertwin.training.trials import Sets, draw_sets, error
 
-PLAIN, WEIGHTS, ACTIVATIONS, REPAIRED = "A to B", "by weights", "by activations", "by activations, repaired"
-LINES = {PLAIN: None, WEIGHTS: BY_WEIGHTS, ACTIVATIONS: END, REPAIRED: END}  # line → permutation of A
+PLAIN, WEIGHTS, ACTIVATIONS = "A to B", "by weights", "by activations"
+ONLY_REPAIRED, REPAIRED = "A to B, repaired", "by activations, repaired"
+LINES = {PLAIN: None, ONLY_REPAIRED: None, WEIGHTS: BY_WEIGHTS, ACTIVATIONS: END, REPAIRED: END}  # → permutation of A
+DRAWN = {"grid": (PLAIN, ACTIVATIONS), "resnet": (PLAIN, ONLY_REPAIRED, ACTIVATIONS, REPAIRED)}  # figures 3a and 3b
 CONVOLVED = 500  # test images on lines between convolutional networks
 ROUND_ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of figure 4a
 KINDS = ("plain", "repaired")
@@ -99,7 +101,7 @@ def _lines(pair: Pair, state_a: State, state_b: State, sigmas: Mapping, params: 
     rows = []
     for name in LINES:
         start = permuted(state_a, description, sigmas[name]) if name in sigmas else state_a
-        batches = match_batches(sets, params)[:1] if name == REPAIRED else None
+        batches = match_batches(sets, params)[:1] if name in (ONLY_REPAIRED, REPAIRED) else None
         for alpha, (loss, right) in zip(alphas, along(model, (start, state_b), alphas, sets, params, batches)):
             rows.append((pair.network, pair.width, pair.seed, name, alpha, loss, right))
     return pd.DataFrame(rows, columns=["network", "width", "seed", "line", "alpha", "loss", "accuracy"])
@@ -109,6 +111,35 @@ def over_alpha(lines: pd.DataFrame, network: str, width: float, line: str, colum
     """Mean, lowest and highest of a column over seeds, by α."""
     rows = lines[(lines["network"] == network) & (lines["width"] == width) & (lines["line"] == line)]
     return rows.groupby("alpha")[column].agg(["mean", "min", "max"])
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What is drawn of a line between A and B.
+
+    Attributes:
+        colour: number of its colour: the width's, or the line's where there is one width only.
+        renumbered: whether A is.
+        loss, accuracy: index α, columns mean, min and max.
+    """
+
+    colour: int
+    renumbered: bool
+    loss: pd.DataFrame
+    accuracy: pd.DataFrame
+
+
+def curves(lines: pd.DataFrame, network: str) -> dict[str, Curve]:
+    """Figures 3a and 3b: name → line of each width, those of one width one after the other."""
+    widths = sorted(lines[lines["network"] == network]["width"].unique())
+    found = {}
+    for number, width in enumerate(widths):
+        for place, line in enumerate(DRAWN[network]):
+            tables = (over_alpha(lines, network, width, line, column) for column in ("loss", "accuracy"))
+            name = line if LINES[line] is None else f"renumbered {line}"
+            name += f", width {width:g}" if len(widths) > 1 else ""
+            found[name] = Curve(number if len(widths) > 1 else place, LINES[line] is not None, *tables)
+    return found
 
 
 def barrier_table(lines: pd.DataFrame) -> pd.DataFrame:

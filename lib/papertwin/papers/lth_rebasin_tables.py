@@ -51,13 +51,18 @@ def at(rows: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
     return rows
 
 
-def published_at(printed: Mapping[str, Any], sparsity: float) -> dict[str, dict[int, float]]:
-    """Published accuracies at a sparsity whose rewind point is known: method → {rewind point: accuracy}."""
-    found: dict[str, dict[int, float]] = {}
-    for rewind, each in printed.get(f"{sparsity:g}", {}).items():
-        for method, value in each.items() if rewind else ():
-            found.setdefault(method, {})[int(rewind)] = value
-    return found
+def span(rows: pd.DataFrame) -> tuple[float, float]:
+    """Limits of an axis: from the lowest to the highest test accuracy of the paper's methods and of dense B, with room.
+
+    More of it above, for published accuracies.
+    """
+    kept = rows[rows["method"].isin((*METHODS, DENSE)) & (rows["matched"] == 0)]["test accuracy"]
+    return kept.min() - 0.5, kept.max() + 3
+
+
+def published_at(printed: Mapping[str, Any], sparsity: float) -> dict[int, dict[str, float]]:
+    """Published accuracies at a sparsity whose rewind point is known: rewind point → {method: accuracy}."""
+    return {int(rewind): {**each} for rewind, each in printed.get(f"{sparsity:g}", {}).items() if rewind}
 
 
 def beside_published(rows: pd.DataFrame, printed: Mapping[str, Any]) -> pd.DataFrame:
@@ -118,14 +123,14 @@ def settings_table(params: Params, network: str, printed: Mapping[str, str]) -> 
     if rates and (network == "grid" or params.vgg_width):
         here = {
             "optimiser": "SGD, momentum 0.9",
-            "weight decay": f"{params.settings['weight_decay']:g} (none in pruning)",
+            "weight decay": f"{params.settings['weight_decay'] * 1e4:g}e-4 (none in pruning)",
             "batch": str(params.settings["batch"]),
             "passes": str(params.passes_of(network)),
             "rate, dense": f"{rates[0]:g}, cosine",
             "rate, sparse": f"{rates[1]:g}, cosine",
             "passes a round of pruning": str(params.prune_epochs),
             "rate of pruning": f"{rates[2]:g}, cosine (momentum 0.9, no decay)",
-            "pruned a round": f"{params.share:.0%} of what remains, all layers together",
+            "pruned a round": f"{100 * params.share:g} % of what remains, all layers together",
             "runs": f"{params.few_seeds} or {params.seeds}" if network == "grid" else str(params.few_seeds),
         }
     names = list(dict.fromkeys([*printed, *here]))
@@ -145,7 +150,7 @@ def early_table(table: pd.DataFrame, params: Params, printed: Mapping[str, float
     found = rows.groupby("matched")["test accuracy"].agg(RANGE).set_axis(["mean", "lowest", "highest"], axis=1)
     found.index = [each or params.epochs for each in found.index]
     shares = {100 * passes / params.epochs: row for passes, row in found.assign(passes=found.index).iterrows()}
-    ours = pd.DataFrame(shares).T
+    ours = pd.DataFrame(shares).T.astype({"passes": "Int64"})  # whole, also where the paper's pass has none of ours
     theirs = pd.Series({100 * int(passes) / 200: value for passes, value in printed.items()}, name="published")
     return ours.join(theirs, how="outer").sort_index().rename_axis("per cent of B's passes")
 
