@@ -10,7 +10,7 @@ from papertwin import imports, ledger
 OUTER = {"cli", "runner", "jobs", "publish", "progress", "planning", "scaffold", "verify", "report", "execute", "bench"}
 OUTER |= {"canonical", "fingerprint", "joined", "notebook_html"}
 INNER = {"errors", "paths", "files", "ledger", "claims", "run", "provenance"}
-INNER |= {"cells", "checks", "imports", "lazy", "machine", "parameters", "results"}
+INNER |= {"cells", "checks", "imports", "lazy", "limits", "machine", "parameters", "results", "words"}
 SUPPORT = {"training", "data", "compiled"}
 HEAVY = {"torch", "open3d", "pandas", "matplotlib", "papermill", "numba", "scipy", "numpy", "nbformat", "nbconvert"}
 

@@ -283,6 +283,20 @@ def test_the_profile_of_a_notebook_must_be_a_profile(book):
         resolve_namespace(book, Params, {**vars(Params()), "profile": ["quick"]})
 
 
+def test_what_a_paper_refuses_names_the_paper():
+    @dataclass(frozen=True)
+    class Picky:
+        n: int = 3
+
+        def __post_init__(self):
+            if self.n < 2:
+                raise ParameterError(f"n is {self.n}; it must be at least 2.")
+
+    assert typed("toy", Picky, {"n": 2}).n == 2
+    with pytest.raises(ParameterError, match=r"^toy: n is 1; it must be at least 2\.$"):
+        typed("toy", Picky, {"n": 1})
+
+
 def test_the_device_is_passed_on_and_is_no_override(book):
     found = resolve_namespace(book, Params, {**vars(Params()), "device": "cpu"})
     assert (found.values["device"], found.overrides) == ("cpu", {})

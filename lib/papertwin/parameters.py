@@ -63,7 +63,7 @@ class Parameter:
         except ValidationError as error:
             raise ParameterError(
                 f"Parameter {self.name} got {value!r} ({type(value).__name__}); expected {self.annotation}, "
-                f"for example {self.name}={_example(self.default)}."
+                f"for example {self.name}={written(self.default)}."
             ) from error
 
     def parse(self, text: str) -> Any:
@@ -299,8 +299,9 @@ def resolve(ledger: Ledger, profile: str, overrides: Mapping[str, Any], paramete
             continue
         if value == defaults[name]:
             raise ParameterError(
-                f"{ledger.slug}: {name}={_example(value)} is quick's own value, which profile {profile!r} replaces by "
-                f"{base[name]!r}; the notebook cannot tell it from a value left alone. Choose another value or quick."
+                f"{ledger.slug}: {name}={written(value)} is quick's own value, which profile {profile} replaces by "
+                f"{written(base[name])}; the notebook cannot tell it from a value left alone. Choose another value or "
+                "quick."
             )
         kept[name] = value
     return Resolved({**base, **kept, "profile": profile}, kept)
@@ -336,9 +337,13 @@ def typed(slug: str, params_type: type, values: Mapping[str, Any]) -> Any:
     """Build a paper's Params from plain values, each checked strictly against its annotation.
 
     Raises:
-        ParameterError: one or more values have the wrong type; the message names every one.
+        ParameterError: one or more values have the wrong type (the message names every one), or the paper refuses one.
     """
-    return params_type(**check_all(slug, values, of_dataclass(params_type)))
+    checked = check_all(slug, values, of_dataclass(params_type))
+    try:
+        return params_type(**checked)
+    except ParameterError as error:
+        raise ParameterError(f"{slug}: {error}") from error
 
 
 def _profile_values(ledger: Ledger, profile: str, parameters: Sequence[Parameter]) -> dict[str, Any]:
@@ -358,20 +363,6 @@ def _suggest(name: str, known: Iterable[str]) -> str:
     return f"{hint} Expected one of: {', '.join(names) or 'none'}."
 
 
-def _example(value: Any) -> str:
+def written(value: Any) -> str:
+    """Write a value as `-p name=value` takes it."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def check_least(params: Any, least: Mapping[str, float]) -> None:
-    """Refuse parameters below their smallest useful value.
-
-    Args:
-        params: a paper's `Params`.
-        least: name of a parameter → its smallest value.
-
-    Raises:
-        ParameterError: one is smaller; the message names the first.
-    """
-    for name, smallest in least.items():
-        if getattr(params, name) < smallest:
-            raise ParameterError(f"{name} is {getattr(params, name)}; it must be at least {smallest}.")

@@ -40,12 +40,16 @@ PARAMS = paper.Params(
     ("change", "message"),
     [
         ({"side": 7}, "side is 7; it must be at least 8"),
-        ({"seeds": 1}, "seeds is 1; it must be at least 2"),
+        (
+            {"seeds": 1},
+            "seeds is 1; it must be at least 2: claims over seeds need intervals, which are drawn from 3 on",
+        ),
         ({"halvings": 0}, "halvings is 0; it must be at least 1"),
-        ({"union_images": 799}, "union_images is 799"),
+        ({"union_images": 799}, "union_images is 799; it must be at least 800: ten for each of 80 classes"),
+        ({"union_images": 20_001}, "union_images is 20001; it can be at most 20,000"),
         ({"processes": -1}, "processes is -1; it must be at least 0"),
-        ({"dataset": "letters"}, "dataset is 'letters'; expected one of fashion_mnist, mnist, cifar10"),
-        ({"search": "grid"}, "search is 'grid'; expected random or bayesian"),
+        ({"dataset": "letters"}, "dataset is 'letters'; it must be fashion_mnist, mnist, "),
+        ({"search": "grid"}, "search is 'grid'; it must be random or bayesian"),
     ],
 )
 def test_parameters_that_no_experiment_can_use(change, message):

@@ -195,7 +195,26 @@ def test_points_without_a_normal_are_counted_per_scene():
     assert table.loc["lonely", "points"] == len(scene.points) + 2
 
 
-@pytest.mark.parametrize("changes", [{"show": "nowhere"}, {"scenes": []}, {"scenes": ["junction", "junction"]}])
-def test_a_scene_to_show_must_be_evaluated(changes):
-    with pytest.raises(ParameterError, match="show must be one of scenes"):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"show": "nowhere"}, "show is 'nowhere'; only scenes are computed, so .*: set show=junction as well"),
+        ({"scenes": ["avenue"]}, "show is 'junction'; .* set show=avenue as well"),
+        ({"scenes": []}, r"scenes is \[\]; it must name one scene or more, each once"),
+        ({"scenes": ["junction", "junction"]}, "scenes is .*; it must name one scene or more, each once"),
+        ({"orientation": "up"}, "orientation is 'up'; it must be viewpoint or pairwise"),
+        ({"r_small": 0.0}, "r_small is 0.0; it must be above 0"),
+        ({"link": -1.0}, "link is -1.0; it must be above 0"),
+        ({"max_range": 0.0}, "max_range is 0.0; it must be above 0"),
+        ({"r_large": 0.4}, "r_large is 0.4; it must be above r_small, 0.4 m"),
+        ({"threshold": 1.0}, "threshold is 1.0; it must be at least 0 and below 1"),
+        ({"threshold": -0.1}, "threshold is -0.1; it must be"),
+        ({"min_size": 0}, "min_size is 0; it must be at least 1"),
+        ({"min_size": 100_001}, "min_size is 100001; it can be at most the 100,000 of max_size"),
+        ({"tiles": 0}, "tiles is 0; it must be at least 1"),
+        ({"kitti_frames": -1}, "kitti_frames is -1; it must be at least 0"),
+    ],
+)
+def test_parameters_that_no_experiment_can_use(changes, message):
+    with pytest.raises(ParameterError, match=message):
         replace(don.Params(), **changes)

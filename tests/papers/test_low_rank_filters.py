@@ -34,10 +34,16 @@ PARAMS = paper.Params(
         ({"seeds": 1}, "seeds is 1; it must be at least 2"),
         ({"sweep_seeds": 4}, "sweep_seeds is 4; it must be at least 5"),
         ({"rounds": 2}, "rounds is 2; it must be at least 3"),
-        ({"dataset": "letters"}, "dataset is 'letters'; expected one of .*fashion_mnist"),
-        ({"side": 12}, "side is 12; it must divide the 28"),
-        ({"width": 0.0}, "width is 0.0; expected a share above 0"),
-        ({"vgg_width": 4.5}, "vgg_width is 4.5; expected a share above 0"),
+        ({"dataset": "letters"}, "dataset is 'letters'; it must be fashion_mnist, mnist, "),
+        ({"side": 12}, "side is 12; it must divide the 28 pixels of fashion_mnist"),
+        (
+            {"train_images": 59_941},
+            "train_images is 59941; it can be at most 59,940, what check_images leaves of the 60,000",
+        ),
+        ({"test_images": 10_001}, "test_images is 10001; fashion_mnist has 10,000"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"width": 0.0}, "width is 0.0; it is a share of the full width, above 0"),
+        ({"vgg_width": 4.5}, "vgg_width is 4.5; it is a share of the full width, above 0 and at most 4"),
     ],
 )
 def test_parameters_that_no_experiment_can_use(change, message):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from papertwin import ledger
+from papertwin import ledger, words
 from papertwin.errors import ParameterError
 from papertwin.nets import count
 from papertwin.papers import lth_rebasin as paper
@@ -25,30 +25,37 @@ BOOK = ledger.load("lth_rebasin")
     [
         ({"side": 7}, "side is 7; it must be at least 8"),
         ({"neurons": 7}, "neurons is 7; it must be at least 8"),
+        ({"depth": 9}, r"depth is 9; residual networks have 18 layers, or 6n \+ 2"),
         ({"members": 1}, "members is 1; it must be at least 2"),
         ({"few_seeds": 1}, "few_seeds is 1; it must be at least 2"),
-        ({"few_seeds": 6}, "few_seeds is 6, more than the 5 seeds"),
+        ({"few_seeds": 6}, "few_seeds is 6; it can be at most the 5 of seeds"),
         ({"points": 2}, "points is 2; it must be at least 3"),
-        ({"network": "vgg"}, "network is 'vgg'; expected one of mlp, resnet"),
-        ({"widths": [1.0, 2.0]}, r"widths is \[1.0, 2.0\]; expected 1.0, 4.0 among them"),
-        ({"widths": [4.0, 1.0]}, "widths is .*; expected ascending numbers above 0"),
-        ({"widths": [0.0, 1.0, 4.0]}, "widths is .*; expected ascending numbers above 0"),
-        ({"sparsities": [0.9, 0.97]}, "sparsities is .*; expected 0.9, 0.95, 0.97 among them"),
-        ({"sparsities": [0.9, 0.95, 0.97, 1.0]}, "sparsities is .*; expected ascending numbers above 0 and below 1"),
-        ({"rewinds": [1, 2]}, "rewinds is .*; expected 0, 1, 2 among them"),
-        ({"rewinds": [0, 1, 2, 5]}, "rewinds is .*; expected ascending numbers above -1 and below 5"),
-        ({"far": 3}, "rewinds is .*; expected 0, 1, 3 among them"),
-        ({"near": 2}, "near is 2 and far 2; expected 0 < near < far"),
-        ({"early": []}, "early is .*; expected ascending"),
-        ({"early": [0, 1]}, "early is .*; expected ascending numbers above 0"),
-        ({"early": [5]}, "early is .*; expected ascending numbers above 0 and below 5"),
-        ({"share": 1.0}, "share is 1.0; expected a number between 0 and 1"),
-        ({"rate": 0.0}, "rate is 0.0; expected a number above 0"),
+        ({"network": "vgg"}, "network is 'vgg'; it must be mlp or resnet"),
+        (
+            {"widths": [1.0, 2.0]},
+            r"widths is \[1.0, 2.0\]; it must hold .*, with 1 and 4 among them, at which the claims are judged",
+        ),
+        ({"widths": [4.0, 1.0]}, "widths is .*; it must hold ascending factors above 0 and below 64"),
+        ({"widths": [0.0, 1.0, 4.0]}, "widths is .*; it must hold ascending factors above 0"),
+        ({"sparsities": [0.9, 0.97]}, "sparsities is .*; it must hold .*, with 0.9, 0.95 and 0.97 among them"),
+        ({"sparsities": [0.9, 0.95, 0.97, 1.0]}, "sparsities is .*; it must hold ascending shares between 0 and 1"),
+        (
+            {"rewinds": [1, 2]},
+            "rewinds is .*; it must hold .*, with 0, 1 and 2 among them, for the first weights, near and far",
+        ),
+        ({"rewinds": [0, 1, 2, 5]}, "rewinds is .*; it must hold ascending passes from 0 to 4"),
+        ({"far": 3}, "rewinds is .*; it must hold .*, with 0, 1 and 3 among them"),
+        ({"near": 2}, "near is 2; it must be above 0 and below far, 2"),
+        ({"early": []}, "early is .*; it must hold ascending"),
+        ({"early": [0, 1]}, "early is .*; it must hold ascending passes from 1"),
+        ({"early": [5]}, "early is .*; it must hold ascending passes from 1 to 4"),
+        ({"share": 1.0}, "share is 1.0; it must be between 0 and 1"),
+        ({"rate": 0.0}, "rate is 0.0; it must be above 0"),
         ({"prune_rate": -1.0}, "prune_rate is -1.0"),
-        ({"conv_rewind": 8}, "conv_rewind is 8; it must be below the 8 passes"),
-        ({"conv_images": 12001}, "conv_images is 12001, more than the 12000 train_images"),
+        ({"conv_rewind": 8}, "conv_rewind is 8; it must be below conv_epochs, 8"),
+        ({"conv_images": 12001}, "conv_images is 12001; it can be at most the 12,000 of train_images"),
         ({"match_images": 12001}, "match_images is 12001"),
-        ({"conv_width": 0.0}, "conv_width is 0.0; expected a share above 0"),
+        ({"conv_width": 0.0}, "conv_width is 0.0; it is a share of the full width, above 0"),
     ],
 )
 def test_parameters_that_no_experiment_can_use(change, message):
@@ -219,8 +226,8 @@ def test_the_plan_counts_trainings_steps_and_operations():
             macs = count(paper.build(params, job, 10), (1, 14, 14)).macs
         work += 3 * macs * passes * (300 if grid else 200)
     assert found["optimiser steps"] == steps
-    assert found["multiply-accumulates of all trainings"] == f"{work:.3g}"
-    assert "25,5" in found["one ResNet50 on ImageNet (not run)"]
+    assert found["multiply-accumulates of all trainings"] == words.number(work)
+    assert "25.5 million parameters" in found["one ResNet50 on ImageNet (not run)"]
 
 
 @pytest.mark.parametrize("profile", ["full", "paper"])

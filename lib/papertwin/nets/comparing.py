@@ -13,19 +13,26 @@ import pandas as pd
 import torch
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.limits import check_choice, check_least, require
 from papertwin.nets.conditional.search import pareto_front
 from papertwin.nets.counting import count
-from papertwin.parameters import check_least
 from papertwin.training.clock import interleaved
 from papertwin.training.pool import Pool
 from papertwin.training.trials import SIDES, SetSizes, Trial, draw_sets, substitute, train_trial
+from papertwin.words import duration, number
 
 # of every training, with momentum and a cosine schedule; the memory order is faster for groups, only rounding differs
 SETTINGS = {"rate": 0.05, "batch": 64, "weight_decay": 5e-4, "memory_format": torch.channels_last}
-GPU_HOURS = "GPU hours at 2 trillion a second"
+CORE, GPU = 20e9, 2e12  # multiply-accumulates a second, for plans
 IMAGENET_IMAGES = 1_281_167  # for training
 TIMED_BATCH = 16  # images at once where small networks are timed
+HELD = {
+    "fashion_mnist": (60_000, 10_000),
+    "mnist": (60_000, 10_000),
+    "cifar10": (50_000, 10_000),
+    "cifar100": (50_000, 10_000),
+}  # to train on, for test
+FEW_SEEDS = "claims over seeds need intervals, which are drawn from 3 on"
 
 
 class Repeated:
@@ -54,16 +61,39 @@ class Repeated:
         Raises:
             ParameterError: unknown images, a side that does not divide theirs, too few of something, no width.
         """
-        least = {"side": 8, "train_images": 100, "check_images": 50, "test_images": 50}
-        check_least(self, least | {"epochs": 1, "seeds": 2, "processes": 0})
-        if self.dataset not in SIDES:
-            raise ParameterError(f"dataset is {self.dataset!r}; expected one of {', '.join(SIDES)}.")
-        if SIDES[self.dataset] % self.side:
-            own = SIDES[self.dataset]
-            raise ParameterError(f"side is {self.side}; it must divide the {own} of {self.dataset}: take {own // 2}.")
+        check_choice(self, "dataset", SIDES)
+        check_least(self, {"side": 8}, "the layers that halve an image leave nothing of a smaller one")
+        own, (train, test) = SIDES[self.dataset], HELD[self.dataset]
+        expected = f"it must divide the {own} pixels of {self.dataset}, which are averaged in blocks: take {own // 2}"
+        require(self, "side", own % self.side == 0, expected)
+        least = {"train_images": 100, "check_images": 50, "test_images": 50}
+        check_least(self, least, "errors of a network that is trained or tested on fewer say nothing")
+        most = train - self.check_images
+        expected = (
+            f"it can be at most {most:,}, what check_images leaves of the {train:,} that {self.dataset} trains on"
+        )
+        require(self, "train_images", self.train_images <= most, expected)
+        require(self, "test_images", self.test_images <= test, f"{self.dataset} has {test:,}")
+        check_least(self, {"seeds": 2}, FEW_SEEDS)
+        check_least(self, {"epochs": 1, "seed": 0})
+        check_least(self, {"processes": 0}, "0 is one a core")
         for name in widths:
-            if not 0 < getattr(self, name) <= 4:
-                raise ParameterError(f"{name} is {getattr(self, name)}; expected a share above 0, at most 4.")
+            expected = "it is a share of the full width, above 0 and at most 4"
+            require(self, name, 0 < getattr(self, name) <= 4, expected)
+
+    def check_depths(self, *depths: str) -> None:
+        """Refuse numbers of layers that no residual network for small images has.
+
+        Args:
+            depths: names of the fields.
+
+        Raises:
+            ParameterError: one is neither 18 nor 8, 14, 20, …
+        """
+        for name in depths:
+            layers = getattr(self, name)
+            known = layers == 18 or (layers >= 8 and layers % 6 == 2)
+            require(self, name, known, "residual networks have 18 layers, or 6n + 2: 8, 14, 20, …")
 
     def stamp(self, instead: str = "") -> str:
         """What is written on figures of networks that are trained here; nothing where the data are the paper's own."""
@@ -217,27 +247,31 @@ def planned(builders: Mapping[str, partial], params: Repeated) -> dict[str, Any]
     return {
         "networks": len(models),
         "trainings": len(models) * seeds,
-        "parameters": f"{min(parameters):,} to {max(parameters):,}",
-        "multiply-accumulates an image": f"{min(macs):,} to {max(macs):,}",
+        "parameters": f"{number(min(parameters))} to {number(max(parameters))}",
+        "multiply-accumulates an image": f"{number(min(macs))} to {number(max(macs))}",
         "optimiser steps": steps,
         **work(operations),
     }
 
 
-def work(operations: float) -> dict[str, Any]:
-    """Say in words and hours what so many multiply-accumulates are."""
+def work(operations: float) -> dict[str, str]:
+    """Say how many multiply-accumulates there are and how long they take."""
     return {
-        "multiply-accumulates of all trainings": f"{operations:.3g}",
-        "core hours at 20 billion a second": operations / 20e9 / 3600,
-        GPU_HOURS: operations / 2e12 / 3600,
+        "multiply-accumulates of all trainings": number(operations),
+        "on one core, 20 billion a second": duration(operations / CORE),
+        "on one GPU, 2 trillion a second": duration(operations / GPU),
     }
 
 
-def imagenet_hours(macs: float, passes: int) -> float:
-    """GPU hours of a training on ImageNet.
+def on_imagenet(model: nn.Module, passes: Iterable[int]) -> str:
+    """Say what a dense training on ImageNet would cost.
 
     Args:
-        macs: multiply-accumulates of an image.
-        passes: over the training images.
+        model: for images of 224×224 pixels; it may be on the meta device.
+        passes: over the training images; several for trainings of several lengths.
     """
-    return work(3 * macs * IMAGENET_IMAGES * passes)[GPU_HOURS]
+    macs, parameters = costs(model, (3, 224, 224))
+    times = (f"{each} passes {duration(3 * macs * IMAGENET_IMAGES * each / GPU)}" for each in passes)
+    return (
+        f"{number(parameters)} parameters, {number(macs)} multiply-accumulates an image; on one GPU {', '.join(times)}"
+    )

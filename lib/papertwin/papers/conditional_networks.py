@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from papertwin.errors import ParameterError
+from papertwin.limits import check_choice, check_least, require
 from papertwin.nets import cifar_nin, comparing, count, nin64, rebuilt_table, vgg
 from papertwin.nets.conditional import (
     EnsembleCurve,
@@ -34,7 +34,6 @@ from papertwin.nets.conditional import (
 )
 from papertwin.nets.layers import convolution, dense
 from papertwin.nets.literature import published
-from papertwin.parameters import check_least
 from papertwin.training.loop import fit, scores
 from papertwin.training.pool import Pool
 from papertwin.training.trials import Trial, draw_sets, train_trial
@@ -78,11 +77,13 @@ class Params(comparing.Repeated):
     def __post_init__(self) -> None:
         """Refuse what no experiment can use."""
         self.check_trainings("width", "vgg_width")
-        check_least(self, {"union_images": 800, "candidates": 2, "halvings": 1, "views": 2, "repeats": 3})
-        if self.union_images > 20_000:
-            raise ParameterError(f"union_images is {self.union_images}; more than 20,000 would need more test images.")
-        if self.search not in ("random", "bayesian"):
-            raise ParameterError(f"search is {self.search!r}; expected random or bayesian.")
+        check_least(self, {"union_images": 800}, "ten for each of 80 classes")
+        most = "it can be at most 20,000: half as many are for test, of the 10,000 images that are kept for that"
+        require(self, "union_images", self.union_images <= 20_000, most)
+        check_least(self, {"candidates": 2, "halvings": 1}, "a search chooses among several networks")
+        check_least(self, {"views": 2}, "the costly route sees an image more often than the cheap one")
+        check_least(self, {"repeats": 3}, "times are medians")
+        check_choice(self, "search", ("random", "bayesian"))
 
 
 def train_all(builders: dict[str, partial], params: Params, pool: Pool, known: Sequence[Trial] = ()) -> list[Trial]:

@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.limits import check_least, check_list, check_parts
 from papertwin.nets import build, cifar_nin, comparing, count, input_shape, nin_groups, published, rebuilt_table
 from papertwin.nets.block_diagonal import block_diagonal
 from papertwin.nets.covariance import LayerCovariance, consecutive_pairs, layer_covariances
-from papertwin.parameters import check_least
 from papertwin.training.pool import Pool
 from papertwin.training.trials import Trial, draw_sets
 
@@ -54,14 +53,11 @@ class Params(comparing.Repeated):
     def __post_init__(self) -> None:
         """Refuse what no experiment can use."""
         self.check_trainings("width")
-        check_least(self, {"covariance_images": 50, "rounds": 3})
-        if not self.batches or min(self.batches) < 1:
-            raise ParameterError(f"batches is {self.batches!r}; expected whole numbers above 0, one or more.")
-        if self.covariance_images > min(self.train_images, self.test_images):
-            raise ParameterError(
-                f"covariance_images is {self.covariance_images}; there are only {self.train_images} training and "
-                f"{self.test_images} test images."
-            )
+        check_least(self, {"covariance_images": 50}, "covariances of fewer are mostly noise")
+        check_least(self, {"rounds": 3}, "times are medians over rounds")
+        check_list(self, "batches", "numbers of images, each at least 1", lambda each: each >= 1)
+        for images in ("train_images", "test_images"):
+            check_parts(self, {"covariance_images": images}, "of which they are the first")
 
     @property
     def at_full_size(self) -> bool:

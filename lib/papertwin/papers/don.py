@@ -15,7 +15,8 @@ from scipy import stats
 
 from papertwin.claims import Measured
 from papertwin.data import registry
-from papertwin.errors import DataError, ParameterError
+from papertwin.errors import DataError
+from papertwin.limits import check_choice, check_least, check_parts, check_positive, require
 from papertwin.points import (
     Scene,
     Segmentation,
@@ -59,14 +60,17 @@ class Params:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse an unknown orientation, a scene to show that is not evaluated, and the same scene twice."""
-        if self.orientation not in ("viewpoint", "pairwise"):
-            raise ParameterError(f"orientation is {self.orientation!r}; expected 'viewpoint' or 'pairwise'.")
-        if self.show not in self.scenes or len(set(self.scenes)) < len(self.scenes):
-            raise ParameterError(
-                f"show is {self.show!r} and scenes are {self.scenes}: show must be one of scenes, each named once. "
-                f"Set both, for example show = {self.scenes[0] if self.scenes else 'junction'!r}."
-            )
+        """Refuse what no experiment can use."""
+        check_choice(self, "orientation", ("viewpoint", "pairwise"))
+        once = 0 < len(set(self.scenes)) == len(self.scenes)
+        require(self, "scenes", once, "it must name one scene or more, each once")
+        shown = f"only scenes are computed, so it must be one of these: set show={self.scenes[0]} as well"
+        require(self, "show", self.show in self.scenes, shown)
+        check_positive(self, "r_small", "link", "max_range")
+        require(self, "r_large", self.r_small < self.r_large, f"it must be above r_small, {self.r_small:g} m")
+        require(self, "threshold", 0 <= self.threshold < 1, "it must be at least 0 and below 1, as magnitudes are")
+        check_least(self, {"min_size": 1, "tiles": 1, "kitti_frames": 0})
+        check_parts(self, {"min_size": "max_size"}, "the points of the largest cluster")
 
 
 def run_scene(scene: Scene, params: Params, **changes: float | str) -> Segmentation:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from papertwin.errors import DivergenceError
+from papertwin.limits import check_least
 from papertwin.nets import (
     build,
     cifar_nin,
@@ -35,7 +36,6 @@ from papertwin.nets.layers import Composite
 from papertwin.nets.literature import gmp_lr_times
 from papertwin.nets.timing import forward_times, layer_times
 from papertwin.nets.variances import layer_variances
-from papertwin.parameters import check_least
 from papertwin.training.loop import fit, scores
 from papertwin.training.pool import Pool
 from papertwin.training.trials import Trial, draw_sets, error
@@ -92,7 +92,8 @@ class Params(comparing.Repeated):
     def __post_init__(self) -> None:
         """Refuse what no experiment can use."""
         self.check_trainings("width", "vgg_width")
-        check_least(self, {"sweep_seeds": 5, "rounds": 3})
+        check_least(self, {"sweep_seeds": 5}, "the claim on variances needs an interval over as many")
+        check_least(self, {"rounds": 3}, "times are medians over rounds")
 
     @property
     def at_full_size(self) -> bool:

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.limits import check_choice, check_least, check_list, check_parts, check_positive, require
 from papertwin.nets import cifar_resnet, comparing, count, resnet50, vgg
-from papertwin.parameters import check_least
 from papertwin.sparse.protocol import RECIPE, perceptron
 from papertwin.sparse.pruning import rounds_to
 from papertwin.training.trials import SPOKEN, SetSizes
+from papertwin.words import number
 
 TICKET, NAIVE, PERMUTED, RANDOM = "LTH", "naive", "permuted", "random"
 METHODS = (TICKET, NAIVE, PERMUTED)  # of the paper
@@ -81,31 +81,39 @@ class Params(comparing.Repeated):
     def __post_init__(self) -> None:
         """Refuse what no experiment can use."""
         self.check_trainings("base", "conv_width")
-        least = {"neurons": 8, "depth": 8, "prune_epochs": 1, "few_seeds": 2, "members": 2, "conv_images": 100}
-        check_least(self, least | {"conv_epochs": 2, "conv_rewind": 1, "conv_depth": 8, "vgg_width": 0})
-        check_least(self, {"match_images": 50, "points": 3, "grid": 2})
-        if self.network not in KINDS:
-            raise ParameterError(f"network is {self.network!r}; expected one of {', '.join(KINDS)}.")
-        _check_list("widths", self.widths, (NARROW, WIDE), 0.0, 64.0)
-        _check_list("sparsities", self.sparsities, (LOW, PROTOCOL_AT[1], HIGH), 0.0, 1.0)
-        for name in ("rate", "sparse_rate", "prune_rate"):
-            if not getattr(self, name) > 0:
-                raise ParameterError(f"{name} is {getattr(self, name)}; expected a number above 0.")
-        if not 0 < self.share < 1:
-            raise ParameterError(f"share is {self.share}; expected a number between 0 and 1.")
+        self.check_depths("depth", "conv_depth")
+        check_choice(self, "network", KINDS)
+        check_least(self, {"few_seeds": 2}, comparing.FEW_SEEDS)
+        check_least(self, {"neurons": 8}, "a narrower perceptron has next to no weights left at 97 %")
+        check_least(self, {"members": 2}, "fewer are no ensemble")
+        check_least(self, {"conv_images": 100, "match_images": 50}, "results on fewer images say nothing")
+        check_least(self, {"points": 3, "grid": 2}, "lines and planes have ends and something between them")
+        check_least(self, {"prune_epochs": 1, "conv_epochs": 2, "conv_rewind": 1, "vgg_width": 0})
+        check_positive(self, "rate", "sparse_rate", "prune_rate")
+        require(self, "share", 0 < self.share < 1, "it must be between 0 and 1: a round prunes some and leaves some")
         self._check_passes()
+        self._check_lists()
+
+    def _check_lists(self) -> None:
+        """Refuse lists with numbers that are not possible, or without those that decide."""
+        check = partial(check_list, self, ascending=True)
+        check("widths", "factors above 0 and below 64", lambda each: 0 < each < 64, (NARROW, WIDE))
+        at = LOW, PROTOCOL_AT[1], HIGH
+        check("sparsities", "shares between 0 and 1", lambda each: 0 < each < 1, at)
+        last = self.epochs - 1
+        points = 0, self.near, self.far
+        why = "for the first weights, near and far"
+        check("rewinds", f"passes from 0 to {last}", lambda each: 0 <= each <= last, points, why)
+        check("early", f"passes from 1 to {last}", lambda each: 1 <= each <= last)
 
     def _check_passes(self) -> None:
         """Refuse passes that are none of a training, and more of something than there is."""
-        _check_list("rewinds", self.rewinds, (0, self.near, self.far), -1, self.epochs)
-        _check_list("early", self.early, (), 0, self.epochs)
-        if not 0 < self.near < self.far:
-            raise ParameterError(f"near is {self.near} and far {self.far}; expected 0 < near < far.")
-        if self.conv_rewind >= self.conv_epochs:
-            raise ParameterError(f"conv_rewind is {self.conv_rewind}; it must be below the {self.conv_epochs} passes.")
-        for name, most in (("few_seeds", "seeds"), ("conv_images", "train_images"), ("match_images", "train_images")):
-            if getattr(self, name) > getattr(self, most):
-                raise ParameterError(f"{name} is {getattr(self, name)}, more than the {getattr(self, most)} {most}.")
+        expected = f"it must be above 0 and below far, {self.far}: claims compare the two rewind points"
+        require(self, "near", 0 < self.near < self.far, expected)
+        expected = f"it must be below conv_epochs, {self.conv_epochs}: training goes on from there"
+        require(self, "conv_rewind", self.conv_rewind < self.conv_epochs, expected)
+        wholes = {"few_seeds": "seeds", "conv_images": "train_images", "match_images": "train_images"}
+        check_parts(self, wholes, "of which they are the first")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -175,14 +183,6 @@ class Params(comparing.Repeated):
         if network == "vgg":
             return VGG_RATE, VGG_RATE, VGG_RATE * self.prune_rate / self.rate
         return self.rate, self.sparse_rate, self.prune_rate
-
-
-def _check_list(name: str, values: list, needed: tuple, above: float, below: float) -> None:
-    """Refuse a list of numbers that do not ascend between two bounds, or lack some."""
-    if not values or sorted(set(values)) != values or not above < values[0] <= values[-1] < below:
-        raise ParameterError(f"{name} is {values!r}; expected ascending numbers above {above:g} and below {below:g}.")
-    if not set(needed) <= set(values):
-        raise ParameterError(f"{name} is {values!r}; expected {', '.join(map(str, needed))} among them.")
 
 
 @dataclass(frozen=True)
@@ -358,21 +358,19 @@ def plan(params: Params) -> dict[str, Any]:
             counts = count(build(params, each, 10), params.sizes.shape)
             macs[each.network, each.width] = counts.macs
             parameters.append(counts.params)
-        large = count(resnet50(seed=0), (3, 224, 224))
+        large = comparing.on_imagenet(resnet50(seed=0), [PASSES])
     passes = [(job, params.passes_of(job.network) + _pruning(params, job)) for job in dense]
     passes += [(job, params.passes_of(job.network) - job.rewind) for job in jobs]
-    seen = [(job, number * params.images_of(job.network).train) for job, number in passes]
-    steps = sum(number * -(-params.images_of(job.network).train // RECIPE["batch"]) for job, number in passes)
-    hours = comparing.imagenet_hours(large.macs, PASSES)
+    seen = [(job, times * params.images_of(job.network).train) for job, times in passes]
+    steps = sum(times * -(-params.images_of(job.network).train // RECIPE["batch"]) for job, times in passes)
     return {
         "dense trainings": len(dense),
         "rounds of pruning": sum(_pruning(params, job) // params.prune_epochs for job in dense),
         "sparse trainings": len(jobs),
-        "parameters": f"{min(parameters):,} to {max(parameters):,}",
+        "parameters": f"{number(min(parameters))} to {number(max(parameters))}",
         "optimiser steps": steps,
         **comparing.work(3 * sum(macs[job.network, job.width] * images for job, images in seen)),
-        "one ResNet50 on ImageNet (not run)": f"{large.params:,} parameters, {large.macs:,} multiply-accumulates an "
-        f"image; dense, with {PASSES} passes, {hours:,.0f} GPU hours",
+        "one ResNet50 on ImageNet (not run)": large,
     }
 
 

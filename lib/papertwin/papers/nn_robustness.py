@@ -19,10 +19,9 @@ from torch import nn
 from papertwin import imports, paths
 from papertwin.data import registry
 from papertwin.data.images import Images, load_images
-from papertwin.errors import ParameterError
+from papertwin.limits import check_least, check_parts, check_positive, require
 from papertwin.nets import Recipe, stored, train, untrained
 from papertwin.nets.recipes import RECIPES
-from papertwin.parameters import check_least
 from papertwin.robustness import pgd_adversarial, toy
 from papertwin.robustness.finetuning import finetune, rounds
 from papertwin.robustness.many import SeedPool
@@ -40,6 +39,9 @@ TOY_STEPS = 401  # grid points a side of the brute-force search on the plane
 TOY_SEEDS = ((0.42, 0.40), (0.75, 0.65))
 RECIPES_AT = "papertwin.nets.recipes"
 FULL_LIMIT = 600.0  # seconds for a full program
+
+
+FIRST = "of which they are the first"
 
 
 @dataclass(frozen=True)
@@ -68,22 +70,14 @@ class Params:
         least = {"mlp_points": 2, "lenet_points": 1, "tuned_points": 1, "tune_points": 1, "tune_images": 1}
         least |= {"replicates": 1, "full_points": 1, "full_mlp_points": 1, "nin_points": 0, "levels": 1, "processes": 0}
         check_least(self, least)
-        parts = [("tuned_points", "mlp_points"), ("tuned_points", "lenet_points"), ("full_mlp_points", "mlp_points")]
-        parts += [("full_points", "lenet_points"), ("tune_points", "tune_images")]
-        for name, whole in parts:
-            if getattr(self, name) > getattr(self, whole):
-                raise ParameterError(
-                    f"{name} ({getattr(self, name)}) can be at most {whole} ({getattr(self, whole)}): "
-                    "they are the first of these."
-                )
-        if max(self.mlp_points, self.lenet_points, self.nin_points) > 10_000 or self.tune_images > 60_000:
-            raise ParameterError(
-                "Points can be at most the 10,000 test images, tune_images the 60,000 training images."
-            )
-        if not 0 <= self.seed < 2**31:
-            raise ParameterError(f"seed is {self.seed}; it must be from 0 to 2147483647.")
-        if not self.limit > 0:
-            raise ParameterError(f"limit is {self.limit}; it must be above 0 seconds.")
+        check_parts(self, {"tuned_points": "mlp_points", "full_mlp_points": "mlp_points"}, FIRST)
+        check_parts(self, {"tuned_points": "lenet_points", "full_points": "lenet_points"}, FIRST)
+        check_parts(self, {"tune_points": "tune_images"}, FIRST)
+        for name in ("mlp_points", "lenet_points", "nin_points"):
+            require(self, name, getattr(self, name) <= 10_000, "there are 10,000 test images")
+        require(self, "tune_images", self.tune_images <= 60_000, "there are 60,000 training images")
+        require(self, "seed", 0 <= self.seed < 2**31, "it must be from 0 to 2147483647")
+        check_positive(self, "limit")
 
     @property
     def threshold(self) -> float:

@@ -16,9 +16,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.limits import check_least, check_list, check_parts, require
 from papertwin.nets import cifar_resnet, comparing, count, resnet50
-from papertwin.parameters import check_least
 from papertwin.sparse import protocol
 from papertwin.sparse.protocol import RECIPE, perceptron
 from papertwin.sparse.trials import Plan, SparseTrial, train_sparse
@@ -79,20 +78,17 @@ class Params(comparing.Repeated):
     def __post_init__(self) -> None:
         """Refuse what no experiment can use."""
         self.check_trainings("conv_width")
-        least = {"width": 16, "every": 1, "few_seeds": 2, "conv_images": 100, "conv_passes": 1, "conv_depth": 8}
-        check_least(self, least | {"skew_images": 100})
-        if not set(NEEDED) <= set(self.sparsities) or not all(0 < each < 1 for each in self.sparsities):
-            raise ParameterError(f"sparsities is {self.sparsities!r}; expected shares between 0 and 1, with {NEEDED}.")
-        if len(self.passes) < 2 or sorted(set(self.passes)) != self.passes or self.passes[0] < 1:
-            raise ParameterError(f"passes is {self.passes!r}; expected two or more ascending numbers from 1.")
-        if self.conv_depth != 18 and (self.conv_depth - 2) % 6:
-            raise ParameterError(f"conv_depth is {self.conv_depth}; expected 18 or 6n + 2: 8, 14, 20, …")
-        if self.few_seeds > self.seeds:
-            raise ParameterError(f"few_seeds is {self.few_seeds}, more than the {self.seeds} seeds.")
-        if self.conv_images > self.train_images:
-            raise ParameterError(f"conv_images is {self.conv_images}, more than the {self.train_images} train_images.")
-        if not 0 < self.alpha < 1e6:
-            raise ParameterError(f"alpha is {self.alpha}; expected a number above 0, 200 in the paper.")
+        self.check_depths("conv_depth")
+        check_least(self, {"few_seeds": 2}, comparing.FEW_SEEDS)
+        check_least(self, {"conv_images": 100, "skew_images": 100}, "results on fewer images say nothing")
+        check_least(self, {"width": 16}, "a narrower network has next to no weights left at 99 %")
+        check_least(self, {"every": 1, "conv_passes": 1})
+        check_list(self, "sparsities", "shares between 0 and 1", lambda each: 0 < each < 1, NEEDED)
+        check_list(self, "passes", "numbers from 1 on", lambda each: each >= 1, ascending=True)
+        expected = "it must hold at least two numbers: the shortest and the longest are compared"
+        require(self, "passes", len(self.passes) >= 2, expected)
+        check_parts(self, {"few_seeds": "seeds", "conv_images": "train_images"}, "of which they are the first")
+        require(self, "alpha", 0 < self.alpha < 1e6, "it must be above 0 and below a million; it is 200 in the paper")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -198,17 +194,14 @@ def plan(params: Params) -> dict[str, Any]:
             name: count(each(10, in_channels=params.sizes.shape[0], seed=0), params.sizes.shape).macs
             for name, each in build.items()
         }
-        large = count(resnet50(seed=0), (3, 224, 224))
+        large = comparing.on_imagenet(resnet50(seed=0), PASSES)
     images = [params.conv_images if job.network == "resnet" else params.train_images for job in jobs]
     spent = 3 * sum(macs[job.network] * each * job.passes for job, each in zip(jobs, images))
-    hours = [comparing.imagenet_hours(large.macs, each) for each in PASSES]
-    words = ", ".join(f"{each:,.0f}" for each in hours)
     return {
         "trainings": len(jobs),
         "optimiser steps": sum(-(-each // RECIPE["batch"]) * job.passes for job, each in zip(jobs, images)),
         **comparing.work(spent),
-        "one ResNet-50 on ImageNet (not run)": f"{large.params:,} parameters, {large.macs:,} multiply-accumulates an "
-        f"image; with {', '.join(map(str, PASSES))} passes {words} GPU hours",
+        "one ResNet-50 on ImageNet (not run)": large,
     }
 
 

@@ -16,12 +16,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from papertwin.errors import ParameterError
+from papertwin.limits import check_least, check_list, check_parts
 from papertwin.nets import cifar_resnet, comparing, count, resnet50, vit
 from papertwin.nets.initial import seeded
 from papertwin.nets.layers import activated, chain, convolution, dense
 from papertwin.nets.sizes import scaled
-from papertwin.parameters import check_least
 from papertwin.sparse.protocol import RECIPE, perceptron
 from papertwin.sparse.trials import Plan, SparseTrial, train_sparse
 from papertwin.training.pool import Pool
@@ -78,16 +77,16 @@ class Params(comparing.Repeated):
     def __post_init__(self) -> None:
         """Refuse what no experiment can use."""
         self.check_trainings("conv_width")
-        least = {"width": 16, "every": 1, "conv_images": 100, "conv_seeds": 2, "conv_depth": 8, "draws": 100}
-        check_least(self, least | {"rounds": 3})
-        if not set(NEEDED) <= set(self.sparsities) or not all(0 < each < 1 for each in self.sparsities):
-            raise ParameterError(f"sparsities is {self.sparsities!r}; expected shares between 0 and 1, with {NEEDED}.")
-        if not {0.0, GAMMA} <= set(self.gammas) or not all(0 <= each <= 1 for each in self.gammas):
-            raise ParameterError(f"gammas is {self.gammas!r}; expected shares from 0 to 1, 0 and {GAMMA} among them.")
-        if self.conv_seeds > self.seeds:
-            raise ParameterError(f"conv_seeds is {self.conv_seeds}, more than the {self.seeds} seeds.")
-        if self.conv_images > self.train_images:
-            raise ParameterError(f"conv_images is {self.conv_images}, more than the {self.train_images} train_images.")
+        self.check_depths("conv_depth")
+        check_least(self, {"conv_seeds": 2}, comparing.FEW_SEEDS)
+        check_least(self, {"conv_images": 100}, "errors of a network that is trained on fewer say nothing")
+        check_least(self, {"width": 16}, "a narrower network has next to no weights left at 99 %")
+        check_least(self, {"draws": 100}, "variances of fewer are mostly noise")
+        check_least(self, {"rounds": 3}, "times are medians over rounds")
+        check_least(self, {"every": 1})
+        check_list(self, "sparsities", "shares between 0 and 1", lambda each: 0 < each < 1, NEEDED)
+        check_list(self, "gammas", "shares from 0 to 1", lambda each: 0 <= each <= 1, (0.0, GAMMA))
+        check_parts(self, {"conv_seeds": "seeds", "conv_images": "train_images"}, "of which they are the first")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -131,23 +130,18 @@ def plan(params: Params) -> dict[str, Any]:
         for network, width in {(job.network, job.width) for job in jobs}:
             model = build[network](10, in_channels=params.sizes.shape[0], seed=0, width=width)
             macs[network, width] = count(model, params.sizes.shape).macs
-        large = {"ResNet-50": resnet50(seed=0), "ViT-B/16": vit(seed=0)}
+        named = {"ResNet-50": resnet50(seed=0), "ViT-B/16": vit(seed=0)}
+        large = {name: comparing.on_imagenet(model, [PASSES]) for name, model in named.items()}
     sizes = {"mlp": params.train_images}
     images = [sizes.get(job.network, params.conv_images) for job in jobs]
     passes = [params.epochs * job.length for job in jobs]
     spent = 3 * sum(macs[job.network, job.width] * each * times for job, each, times in zip(jobs, images, passes))
-    found: dict[str, Any] = {
+    return {
         "trainings": len(jobs),
         "optimiser steps": sum(-(-each // RECIPE["batch"]) * times for each, times in zip(images, passes)),
         **comparing.work(spent),
+        **{f"one {name} on ImageNet (not run)": words for name, words in large.items()},
     }
-    for name, model in large.items():
-        counts = count(model, (3, 224, 224))
-        hours = comparing.imagenet_hours(counts.macs, PASSES)
-        words = f"{counts.params:,} parameters, {counts.macs:,} multiply-accumulates an image; "
-        words += f"with the {PASSES} passes of ResNet-50 {hours:,.0f} GPU hours"
-        found[f"one {name} on ImageNet (not run)"] = words
-    return found
 
 
 # ---- which trainings -------------------------------------------------------------------------------------------------
