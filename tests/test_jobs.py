@@ -1,5 +1,8 @@
 """From options to jobs: address and injected parameters agree with what the notebook's own run decides."""
 
+import importlib
+import importlib.util
+
 import pytest
 
 from papertwin import jobs, ledger, run
@@ -67,6 +70,44 @@ def test_the_user_s_own_mistakes_stop_everything(monkeypatch):
     monkeypatch.setattr(ledger, "slugs", lambda: ["broken", "don"])
     with pytest.raises(LedgerError, match="broken"):
         collect(["broken"], [], Options())
+
+
+REFUSED = [
+    ("sparseopt", "sparsities=[0.9]", r"^sparseopt: sparsities is \[0.9\]; it must hold .* 0.95 and 0.99 among them"),
+    ("srigl", "seeds=1", "seeds is 1; it must be at least 2: claims over seeds need intervals"),
+    ("don", "threshold=1.5", "threshold is 1.5; it must be at least 0 and below 1"),
+]
+
+
+@pytest.mark.parametrize(("slug", "assignment", "reason"), REFUSED)
+def test_a_value_that_a_paper_cannot_use_is_refused_before_anything_runs(slug, assignment, reason):
+    with pytest.raises(ParameterError, match=reason):
+        collect([slug], [assignment], Options())
+
+
+def test_a_paper_is_imported_only_where_a_parameter_is_changed(monkeypatch):
+    asked = []
+    monkeypatch.setattr(jobs, "module", asked.append)
+    for assignments, options in (([], Options()), ([], Options("full")), (["threshold=0.25"], Options(device="cpu"))):
+        from_texts("don", assignments, options)
+    assert asked == []
+    from_texts("don", ["threshold=0.3"], Options())
+    assert asked == ["don"]
+
+
+def test_a_paper_without_a_module_is_left_to_its_notebook(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert jobs.typed("don", {"n": 3}) is None
+    assert from_texts("don", ["threshold=0.3"], Options()).parameters == {"threshold": 0.3}
+
+
+def test_a_module_that_cannot_be_imported_is_a_message(monkeypatch):
+    def fail(name):
+        raise SyntaxError("invalid syntax")
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(RunError, match=r"papers\.don cannot be imported, SyntaxError: invalid syntax"):
+        jobs.module("don")
 
 
 def test_a_notebook_without_the_common_parameters_is_refused(monkeypatch, tmp_path):

@@ -1,12 +1,15 @@
 """From a paper, a profile and options to a job: everything that can be wrong is found before anything runs."""
 
+import importlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from papertwin import fingerprint, ledger, parameters, paths
-from papertwin.errors import LedgerError, PaperTwinError, ParameterError
+from papertwin.errors import LedgerError, PaperTwinError, ParameterError, RunError
 from papertwin.results import address
 from papertwin.runner import Failure, Job, Outcome
 
@@ -34,6 +37,32 @@ def declared(slug: str) -> list[parameters.Parameter]:
     return parameters.read_parameters(paths.notebook(slug))
 
 
+def module(slug: str) -> ModuleType | None:
+    """Import the module of a paper; None if it has none.
+
+    Raises:
+        RunError: it cannot be imported.
+    """
+    name = f"papertwin.papers.{slug}"
+    if importlib.util.find_spec(name) is None:
+        return None
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise RunError(f"{slug}: {name} cannot be imported, {type(error).__name__}: {error}. Correct it.") from error
+
+
+def typed(slug: str, values: Mapping[str, Any]) -> Any:
+    """Build the `Params` of a paper, which refuse values that no experiment can use; None if it has no module.
+
+    Raises:
+        ParameterError: a value is refused.
+        RunError: the paper's module cannot be imported.
+    """
+    found = module(slug)
+    return found and parameters.typed(slug, found.Params, values)
+
+
 def from_texts(slug: str, assignments: Sequence[str], options: Options) -> Job:
     """Build the job of a paper from `-p` texts; see `build`."""
     book = ledger.load(slug)
@@ -50,8 +79,8 @@ def build(book: ledger.Ledger, overrides: Mapping[str, Any], options: Options) -
 
     Raises:
         LedgerError: no such profile, or ledger and notebook disagree.
-        ParameterError: an unknown parameter, a wrong type, or a notebook without the common parameters.
-        RunError: the notebook cannot be read.
+        ParameterError: an unknown parameter, a wrong type or value, or a notebook without the common parameters.
+        RunError: the notebook cannot be read, or the paper's module cannot be imported.
     """
     notebook: Path = paths.notebook(book.slug)
     known = parameters.read_parameters(notebook)
@@ -63,6 +92,8 @@ def build(book: ledger.Ledger, overrides: Mapping[str, Any], options: Options) -
             "profile, device and seed."
         )
     values["device"] = options.device
+    if kept:  # what notebook and profiles say themselves is known to be right, and torch takes a second to import
+        typed(book.slug, values)
     chosen = {"profile": options.profile, "device": options.device, **kept}
     profile = book.profiles[options.profile]  # type: ignore[index]
     return Job(
