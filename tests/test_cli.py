@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import papertwin
-from papertwin import canonical, jobs, ledger, paths, publish, runner, verify
+from papertwin import canonical, jobs, ledger, paths, publish, results, runner, verify
 from papertwin.bench import BenchResult
 from papertwin.cli import app
 from papertwin.errors import LedgerError, RunError
@@ -63,7 +63,28 @@ def test_list_shows_every_paper():
     found = call("list")
     assert found.exit_code == 0
     assert all(slug in found.output for slug in ledger.slugs())
-    assert str(ledger.load("don").paper.year) in found.output
+    paper = ledger.load("don").paper
+    assert f"{paper.year}  {paper.title} " in found.output
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_list_has_a_line_a_paper_and_counts_its_verdicts(figures, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    verdicts = ["REPRODUCED"] * 11 + ["INCONCLUSIVE"] * 10 + ["NOT JUDGED"] * 4
+    judged = [{"id": f"C{n}", "statement": "s", "verdict": verdict} for n, verdict in enumerate(verdicts)]
+    results.write(figures / "don", results.Results(schema=results.SCHEMA, paper="don", profile="quick", claims=judged))
+    (figures / publish.STATE).mkdir(parents=True)
+    (figures / publish.STATE / "don.json").write_text('{"finished": "2026-11-26T00:54:04Z"}')
+    head, *lines = call("list").output.splitlines()
+    assert head.split() == ["paper", "year", "title", "yes", "no", "open", "n/a", "last", "run"]
+    papers = lines[: len(ledger.slugs())]
+    assert [line.split()[0] for line in papers] == ledger.slugs()
+    don = next(line for line in papers if line.startswith("don "))
+    assert don.split()[-5:] == ["11", "0", "10", "4", "2026-11-26"]
+    assert f"{ledger.load('don').paper.title[:15]}" in don
+    assert lines[len(papers) :] == [
+        *("", "Claims: yes REPRODUCED · no NOT REPRODUCED · open INCONCLUSIVE · n/a NOT JUDGED")
+    ]
 
 
 def test_list_shows_a_malformed_ledger_and_goes_on(monkeypatch):
@@ -107,6 +128,10 @@ def test_run_without_a_slug_runs_every_paper(calls):
         (["run", "dno"], "No paper is called dno"),
         (["run", "don", "-p", "treshold=1"], "Did you mean 'threshold'"),
         (["run", "don", "-p", "threshold=high"], "expected float"),
+        (["run", "don", "-p", "threshold=2"], "don: threshold is 2.0; it must be at least 0 and below 1"),
+        (["plan", "don", "-p", "threshold=high"], "expected float"),
+        (["plan", "don", "-p", "treshold=1"], "Did you mean 'threshold'"),
+        (["plan", "don", "-p", "threshold=2"], "don: threshold is 2.0; it must be at least 0 and below 1"),
         (["run", "don", "--update", "-p", "seed=3"], "plain quick runs only"),
         (["plan", "dno"], "No paper is called 'dno'"),
         (["new", "2fast"], "cannot name a paper"),
@@ -167,14 +192,37 @@ def test_plan_shows_parameters_and_cost():
     assert found.exit_code == 0
     assert "list[str]" in found.output
     assert all(parameter.name in found.output for parameter in jobs.declared("don"))
-    assert f"{ledger.load('don').profiles['full'].minutes:g} minutes" in found.output
+    assert f"about {ledger.load('don').profiles['full'].minutes:g} minutes" in found.output
 
 
 def test_plan_asks_the_paper_for_its_own(monkeypatch):
     from papertwin.papers import don
 
+    planned = {"steps": 50_000, "work": 4_650_000_000_000, "time": "4 minutes"}
+    monkeypatch.setattr(don, "plan", lambda params: planned, raising=False)
+    text = call("plan", "don").output
+    assert all(each in text for each in ("50,000", "4.65 trillion", "4 minutes"))
+
+
+def test_plan_takes_changed_parameters(monkeypatch):
+    from papertwin.papers import don
+
+    assert "without -p; this paper plans no cost of yours" in call("plan", "don", "-p", "min_size=60").output
     monkeypatch.setattr(don, "plan", lambda params: {"steps": params.min_size * 1000}, raising=False)
-    assert "50,000" in call("plan", "don").output
+    text = call("plan", "don", "-p", "min_size=60", "--profile", "full").output
+    assert "changed  min_size=60 " in text
+    assert "60,000" in text
+    assert "without -p; for yours see the plan below" in text
+    assert "without -p" not in call("plan", "don").output
+
+
+@pytest.mark.parametrize(("minutes", "words"), [(1.5, "1.5 minutes"), (600, "10 hours"), (680_000, "1.3 years")])
+def test_plan_says_how_long_in_words(monkeypatch, minutes, words):
+    book = ledger.load("don")
+    quick = book.profiles["quick"].model_copy(update={"minutes": minutes})
+    changed = book.model_copy(update={"profiles": {**book.profiles, "quick": quick}})
+    monkeypatch.setattr(ledger, "load", lambda slug: changed)
+    assert f"about {words} " in call("plan", "don").output
 
 
 def test_report_writes_and_names_the_page(calls, figures):

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from papertwin import results
-from papertwin.progress import Display, summary, verdicts
+from papertwin.claims import Verdict
+from papertwin.progress import VERDICTS, Display, summary, verdicts
 from papertwin.runner import Event, Failure, Outcome
 
 
@@ -25,7 +26,7 @@ def shown(events, terminal=False):
 def test_a_log_gets_plain_lines_and_not_one_per_cell():
     cells = [Event("cell", "don", index, 21, 0.5 * index) for index in range(22)]
     done = Event("ended", "don", outcome=Outcome("don", "done", 12.3))
-    assert shown([*cells, done]).splitlines() == ["don: starting, 0 s", "don: done in 12 s"]
+    assert shown([*cells, done]).splitlines() == ["don: starting", "don: done in 12 seconds"]
 
 
 def test_a_terminal_gets_a_live_line():
@@ -60,17 +61,35 @@ def test_the_summary_shows_the_log_of_a_crash_and_where_the_notebook_is(tmp_path
     assert "partial notebook" in out.file.getvalue()
 
 
+def test_long_runs_are_told_in_hours():
+    done = Event("ended", "don", outcome=Outcome("don", "done", 36_000.0))
+    cell = Event("cell", "don", 3, 21, 9_000.0)
+    assert shown([cell, done]).splitlines() == ["don: cell 3 of 21, 2.5 hours", "don: done in 10 hours"]
+
+
 def test_verdicts_are_counted_from_the_results(tmp_path):
-    assert verdicts(tmp_path) == "–"
+    assert verdicts(tmp_path) == ["–"] * 4
     judged = [{"id": f"C{n}", "statement": "s", "verdict": "REPRODUCED" if n else "INCONCLUSIVE"} for n in range(10)]
     content = results.Results(schema=results.SCHEMA, paper="toy", profile="quick", claims=judged)
     results.write(tmp_path, content)
+    assert verdicts(tmp_path) == ["9", "0", "1", "0"]
+
+
+def test_the_summary_has_a_column_a_verdict_in_their_order(tmp_path):
+    judged = [{"id": f"C{n}", "statement": "s", "verdict": list(Verdict)[n]} for n in (0, 0, 0, 1, 1, 3)]
+    content = results.Results(schema=results.SCHEMA, paper="toy", profile="quick", claims=judged)
+    results.write(tmp_path / "toy", content)
     out = console()
-    out.print(verdicts(tmp_path))
-    assert out.file.getvalue() == "9 REPRODUCED · 1 INCONCLUSIVE\n"
+    out.print(summary([Outcome("toy", "done", 72.0), failed()], tmp_path))
+    _, head, toy, don, _, legend, *_ = out.file.getvalue().splitlines()
+    assert head.split() == ["paper", "result", "time", "yes", "no", "open", "n/a"]
+    assert toy.split() == ["toy", "done", "1.2", "minutes", "3", "2", "0", "1"]
+    assert don.split() == ["don", "failed", "3", "seconds"]
+    assert legend.startswith("Claims: yes REPRODUCED · no NOT REPRODUCED")
+    assert list(VERDICTS) == list(Verdict)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema": 1}', '{"schema": 9, "paper": "toy", "profile": "quick"}'])
 def test_damaged_results_have_no_verdicts(tmp_path, text):
     (tmp_path / results.FILE).write_text(text)
-    assert verdicts(tmp_path) == "–"
+    assert verdicts(tmp_path) == ["–"] * 4

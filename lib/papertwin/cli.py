@@ -72,6 +72,9 @@ app = typer.Typer(
 
 Slug = Annotated[str, typer.Argument(help="Paper, for example don (see `papertwin list`).")]
 Profile = Annotated[ProfileChoice, typer.Option("--profile", help="Size of the run.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Change a parameter.")
+]
 
 
 def _console() -> "Console":
@@ -82,26 +85,28 @@ def _console() -> "Console":
 
 @app.command("list")
 def list_papers() -> None:
-    """List the papers, their verdicts and when (UTC) they last ran on this machine."""
-    from rich.markup import escape
+    """List the papers, how many of their claims have which verdict, and the day (UTC) they last ran on this machine."""
     from rich.table import Table
+    from rich.text import Text
 
     from papertwin import ledger, paths, progress, publish
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("paper", "year", "venue", "verdicts", "last run here"):
-        table.add_column(title, no_wrap=title in ("paper", "last run here"))
+    for name in ("paper", "year", "title"):
+        table.add_column(name, no_wrap=name != "title")
+    progress.verdict_columns(table)
+    table.add_column("last run", no_wrap=True)
     figures = paths.figures_root()
     for slug in ledger.slugs():
-        finished = str(publish.last_run(figures, slug).get("finished", "–")).replace("T", " ").rstrip("Z")
-        found = progress.verdicts(figures / slug)
+        day = str(publish.last_run(figures, slug).get("finished", "–"))[: len("2026-01-31")]
         try:
             paper = ledger.load(slug).paper
+            year, title = str(paper.year), Text(paper.title, no_wrap=True, overflow="ellipsis")
         except LedgerError as error:
-            table.add_row(slug, "–", f"[red]{escape(str(error))}[/]", found, finished)
-            continue
-        table.add_row(slug, str(paper.year), escape(paper.venue), found, finished)
+            year, title = "–", Text(str(error), style="red")
+        table.add_row(slug, year, title, *progress.verdicts(figures / slug), day)
     _console().print(table)
+    _console().print("\n", progress.LEGEND, sep="")
 
 
 @app.command()
@@ -109,9 +114,7 @@ def run(
     slugs: Annotated[list[str] | None, typer.Argument(help="Papers; all of them if none is given.")] = None,
     profile: Profile = ProfileChoice.quick,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Notebooks at a time.", min=1)] = None,
-    parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Change a parameter.")
-    ] = None,
+    parameter: Changes = None,
     device: Annotated[DeviceChoice, typer.Option(help="Where to compute.")] = DeviceChoice.auto,
     force: Annotated[bool, typer.Option("--force", help="Run also what is up to date.")] = False,
     update: Annotated[
@@ -158,14 +161,14 @@ def _write_report(console: "Console") -> None:
 
 
 @app.command()
-def plan(slug: Slug, profile: Profile = ProfileChoice.quick) -> None:
+def plan(slug: Slug, profile: Profile = ProfileChoice.quick, parameter: Changes = None) -> None:
     """Show what a profile would compute and what it costs, without running it."""
     from rich.markup import escape
     from rich.table import Table
 
     from papertwin import planning
 
-    for title, rows in planning.plan(slug, profile.value).items():
+    for title, rows in planning.plan(slug, profile.value, parameter or []).items():
         table = Table(title=escape(title), title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
         for row in rows:
             table.add_row(*map(escape, row))

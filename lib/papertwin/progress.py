@@ -12,13 +12,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from papertwin import results
+from papertwin import results, words
 from papertwin.errors import RunError
 from papertwin.runner import Event, Failure, Outcome
 
 QUIET = 5.0  # seconds between two plain lines of one notebook
 WORDS = {"done": "[green]done[/]", "skipped": "up to date", "failed": "[red]failed[/]", "stopped": "stopped"}
-VERDICT_STYLES = {"REPRODUCED": "green", "NOT REPRODUCED": "red", "INCONCLUSIVE": "yellow", "NOT JUDGED": "dim"}
+# verdict → head of its column, style
+VERDICTS = {
+    "REPRODUCED": ("yes", "green"),
+    "NOT REPRODUCED": ("no", "red"),
+    "INCONCLUSIVE": ("open", "yellow"),
+    "NOT JUDGED": ("n/a", "dim"),
+}
+LEGEND = Text.from_markup("Claims: " + " · ".join(f"[{s}]{head}[/] {name}" for name, (head, s) in VERDICTS.items()))
 
 
 class Display:
@@ -72,38 +79,44 @@ class Display:
         now = time.monotonic()
         if now - self.said.get(event.address, -QUIET) >= QUIET:
             self.said[event.address] = now
-            self._print(f"{event.address}: {place}, {event.seconds:.0f} s")
+            self._print(f"{event.address}: {place}" + (f", {words.duration(event.seconds)}" if event.index else ""))
 
     def _ended(self, outcome: Outcome) -> None:
         if outcome.address in self.tasks:
             self.progress.remove_task(self.tasks.pop(outcome.address))  # type: ignore[arg-type]
         word = Text.from_markup(WORDS[outcome.status]).plain
-        took = f" in {outcome.seconds:.0f} s" if outcome.status in ("done", "failed") else ""
+        took = f" in {words.duration(outcome.seconds)}" if outcome.status in ("done", "failed") else ""
         self._print(f"{outcome.address}: {word}{took}")
 
 
-def verdicts(folder: Path) -> str:
-    """Write the verdict counts of an output folder as markup: `9 REPRODUCED · 1 INCONCLUSIVE`; "–" without any."""
+def verdict_columns(table: Table) -> None:
+    """Add the columns that `verdicts` fills."""
+    for head, style in VERDICTS.values():
+        table.add_column(head, justify="right", style=style, no_wrap=True)
+
+
+def verdicts(folder: Path) -> list[str]:
+    """Count the verdicts of an output folder, in the order of the columns; "–" for each if nothing was judged."""
     try:
         counts = results.read(folder).counts
     except RunError:
-        return "–"
-    parts = [f"[{VERDICT_STYLES[name]}]{count} {name}[/]" for name, count in counts.items() if count]
-    return " · ".join(parts) or "–"
+        counts = {}
+    return [str(counts[name]) if any(counts.values()) else "–" for name in VERDICTS]
 
 
 def summary(outcomes: Sequence[Outcome], figures: Path) -> Group:
     """Lay out the table at the end of a run and, below it, where and why notebooks failed."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("paper", "result", "time", "verdicts"):
-        table.add_column(title, justify="right" if title == "time" else "left")
+    for title in ("paper", "result", "time"):
+        table.add_column(title)
+    verdict_columns(table)
     for outcome in outcomes:
         fresh = outcome.status in ("done", "skipped")
-        seconds = f"{outcome.seconds:.0f} s" if outcome.status in ("done", "failed") else ""
-        found = verdicts(figures / outcome.address) if fresh else ""
-        table.add_row(escape(outcome.address), WORDS[outcome.status], seconds, found)
+        took = words.duration(outcome.seconds) if outcome.status in ("done", "failed") else ""
+        found = verdicts(figures / outcome.address) if fresh else []
+        table.add_row(escape(outcome.address), WORDS[outcome.status], took, *found)
     failures = [describe_failure(o.address, o.failure) for o in outcomes if o.failure is not None]
-    return Group("", table, *failures)
+    return Group("", table, "", LEGEND, *failures)
 
 
 def describe_failure(address: str, failure: Failure) -> Text:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from papertwin import canonical, files, paths, results
+from papertwin import canonical, files, paths, results, words
 from papertwin.errors import PaperTwinError, RunError
 from papertwin.execute import kill_tree
 from papertwin.machine import cores
@@ -236,7 +236,7 @@ class _Session:
                     failure = Failure(**{name: entry[name] for name in entry if name != "event"})
             code = process.wait()
         if expired.is_set() and failure is None:
-            return Failure("timeout", f"not finished after {job.timeout} seconds, and did not react")
+            return Failure("timeout", f"not finished after {words.duration(job.timeout or 0)}, and did not react")
         return failure if failure or code == 0 else _crash(code, output.staging / "log.txt")
 
 
