@@ -35,12 +35,24 @@ class Paper(_Entry):
     exclusive: bool = False
 
 
+class Row(_Entry):
+    """What a row of a joined table is, in a line.
+
+    `before` says what has to be done first and is not counted in the table's protocol; empty where that is nothing.
+    """
+
+    what: str
+    before: str = ""
+
+
 class Exhibit(_Entry):
     """One figure or table of the paper and what became of it here.
 
     `timing` marks measured seconds. `stamp` is written on the figure itself: what its data are if they are not the
     paper's own (simulated, synthetic, a substitute); empty only where they are. Tables of several papers that have the
-    same words in `joined` are put under each other by the report, see `papertwin.joined`.
+    same words in `joined` are put under each other by the report, see `papertwin.joined`. `rows` explains the rows that
+    this paper brings, in the order in which they are to stand; `+ X` explains every row `… + X`. `note` is shown with
+    the joined table: what a reader of this paper's rows must know.
     """
 
     id: str = Field(pattern=r"^(fig|table)[a-z0-9_]+$")
@@ -51,11 +63,15 @@ class Exhibit(_Entry):
     timing: bool = False
     stamp: str = ""
     joined: str = Field(default="", pattern=r"^([a-z][a-z ]*[a-z])?$")
+    rows: dict[str, Row] = {}
+    note: str = ""
 
     @model_validator(mode="after")
-    def _needs_reason(self) -> Self:
+    def _complete(self) -> Self:
         if self.status != "regenerated" and not self.reason:
             raise ValueError(f"{self.id} is {self.status}: say why in `reason`")
+        if (self.rows or self.note) and not self.joined:
+            raise ValueError(f"{self.id} is joined with no table: `rows` and `note` would be shown nowhere")
         return self
 
 
