@@ -8,7 +8,7 @@ import pytest
 from papertwin import imports, ledger
 
 OUTER = {"cli", "runner", "jobs", "publish", "progress", "planning", "scaffold", "verify", "report", "execute", "bench"}
-OUTER |= {"canonical", "fingerprint", "joined", "notebook_html"}
+OUTER |= {"canonical", "fingerprint", "joined", "notebook_html", "side_by_side"}
 INNER = {"errors", "paths", "files", "ledger", "claims", "run", "provenance"}
 INNER |= {"cells", "checks", "imports", "lazy", "limits", "machine", "parameters", "results", "words"}
 SUPPORT = {"training", "data", "compiled"}
@@ -48,7 +48,9 @@ def against_the_arrows(edges):
     forbidden |= {name: OUTER | topics() | {"papers", "figures", "run", "claims"} for name in SUPPORT}
     forbidden["papers"] = OUTER | {"run", "figures"}
     forbidden["figures"] = OUTER | {"papers", "run"}
-    forbidden["report"] = (OUTER - {"report", "publish", "joined", "notebook_html"}) | {"papers"} | topics()
+    forbidden["report"] = (
+        (OUTER - {"report", "publish", "joined", "notebook_html", "side_by_side"}) | {"papers"} | topics()
+    )
     forbidden |= {name: {"cli"} for name in OUTER - {"cli", "report"}}
     return [
         f"{module} → {target}"

@@ -1,11 +1,9 @@
 """Tables of several papers put together: brute force over the files, and everything that must not be joined."""
 
-import numpy as np
 import pytest
-from scipy import stats
 
-from papertwin import joined, ledger
-from papertwin.errors import LedgerError, RunError
+from papertwin import joined, ledger, paths
+from papertwin.errors import LedgerError
 
 HEAD = "trainer,sparsity,seed,test accuracy,protocol"
 ONE = [
@@ -19,11 +17,11 @@ ONE = [
 TWO = ["RigL + SparseOpt,0.9,1,70,P", "SET + SparseOpt,0.9,1,71.25,P", "SET,0.99,1,60,P", "SET,0.99,2,64,P"]
 
 
-def book(toy_ledger, slug, names=("trainers",)):
-    text = toy_ledger.replace('slug = "toy"', f'slug = "{slug}"')
+def book(toy_ledger, slug, names=("trainers",), year=2020, more=""):
+    text = toy_ledger.replace('slug = "toy"', f'slug = "{slug}"').replace("year = 2020", f"year = {year}")
+    words = 'caption = "c"\nsource = "s"\nstatus = "regenerated"\n'
     tables = "".join(
-        f'[[table]]\nid = "table_{number}"\ncaption = "c"\nsource = "s"\nstatus = "regenerated"\njoined = "{name}"\n'
-        for number, name in enumerate(names)
+        f'[[table]]\nid = "table_{number}"\n{words}joined = "{name}"\n{more}' for number, name in enumerate(names)
     )
     at = text.index("[[claim]]")
     return ledger.parse(text[:at] + tables + text[at:], f"{slug}.toml")
@@ -44,26 +42,85 @@ def test_rows_of_two_papers_stand_under_each_other(tmp_path, books):
     save(tmp_path, "two", TWO)
     (table,) = joined.join(tmp_path, books)
     assert (table.name, table.protocol, table.problems, table.shared) == ("trainers", "P", [], 1)
-    assert table.header == ["trainer", "dense", "90% sparse", "99% sparse", "from"]
+    assert table.sparsities == ["0", "0.9", "0.99"]
     assert table.trainers == ["dense", "RigL", "RigL + SparseOpt", "SET", "SET + SparseOpt"]
-    values = np.array([80.0, 82, 87])
-    half = stats.t.ppf(0.975, 2) * values.std(ddof=1) / np.sqrt(3)
-    wanted = f"83.0 [{83 - half:.1f}, {83 + half:.1f}]"
-    assert table.rows == [
-        ["dense", "90.8", "–", "–", "one"],
-        ["RigL", "–", wanted, "–", "one"],
-        ["RigL + SparseOpt", "–", "70.0", "–", "two"],
-        ["SET", "–", "–", "62.0", "one, two"],
-        ["SET + SparseOpt", "–", "71.2", "–", "two"],
-    ]
-    assert table.values("RigL", "0.9") == [80, 82, 87]
+    assert table.by_seed("RigL", "0.9") == {"1": 80, "2": 82, "10": 87}
+    assert list(table.by_seed("RigL", "0.9")) == ["1", "2", "10"]
+    assert (table.papers("SET"), table.papers("RigL"), table.papers("RigL", "0.99")) == (["one", "two"], ["one"], [])
 
 
-def test_trainers_whose_base_is_in_a_later_paper_stand_behind_it(tmp_path, books):
+# ---- order -----------------------------------------------------------------------------------------------------------
+
+LINED = """[table.rows]
+static = { what = "stays" }
+SRigL = { what = "is structured", before = "a lot" }
+"SRigL plain" = { what = "is simple" }
+"""
+ADDING = '[table.rows]\n"+ Opt" = { what = "adds", before = "a bit" }\nSRigL = { what = "is something else" }\n'
+
+
+def test_dense_trainers_are_first_and_those_that_add_to_another_behind_it(tmp_path, books):
     save(tmp_path, "one", TWO)
     save(tmp_path, "two", ONE)
     (table,) = joined.join(tmp_path, books)
-    assert table.trainers == ["RigL", "RigL + SparseOpt", "SET", "SET + SparseOpt", "dense"]
+    assert table.trainers == ["dense", "SET", "SET + SparseOpt", "RigL", "RigL + SparseOpt"]
+
+
+def test_trainers_stand_as_the_ledgers_list_them_the_older_paper_first(tmp_path, toy_ledger):
+    newer, older = book(toy_ledger, "a", year=2024, more=ADDING), book(toy_ledger, "b", year=2023, more=LINED)
+    names = ["Ask", "SRigL + Opt", "SRigL", "SRigL plain + Opt", "SRigL plain", "SRigLong", "static + Opt", "static"]
+    save(tmp_path, "a", [f"{name},0.9,1,80,P" for name in names])
+    save(tmp_path, "b", ["dense,0,1,90,P", "free,0,1,90,P", "free,0.5,1,80,P"])
+    wanted = ["dense", "static", "static + Opt", "SRigL", "SRigL plain", "SRigL + Opt", "SRigL plain + Opt"]
+    for books in ([newer, older], [older, newer]):
+        (table,) = joined.join(tmp_path, books)
+        assert list(table.found) == ["b", "a"]
+        assert table.trainers == [*wanted, "free", "Ask", "SRigLong"]
+
+
+# ---- lines -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_ledgers_say_of_trainers(tmp_path, toy_ledger):
+    note = 'note = "Mind the gap."\n'
+    books = [book(toy_ledger, "one", more=note + LINED), book(toy_ledger, "two", year=2021, more=ADDING)]
+    books.append(book(toy_ledger, "three", year=2022, more='note = "Not run, not said."\n'))
+    save(tmp_path, "one", ["SRigL,0.9,1,80,P", "Ask,0.9,1,80,P"])
+    save(tmp_path, "two", ["SRigL + Opt,0.9,1,80,P", "static + Ask,0.9,1,80,P", "Ask + Opt,0.9,1,80,P"])
+    (table,) = joined.join(tmp_path, books)
+    assert {name: line.what for name, line in table.explained.items()} == {
+        "static": "stays",
+        "SRigL": "is structured",
+        "+ Opt": "adds",
+    }
+    assert table.unexplained == ["static + Ask", "Ask", "Ask + Opt"]
+    assert [table.before(name) for name in ("SRigL", "SRigL + Opt", "static", "Ask")] == [
+        "a lot",
+        "a lot; a bit",
+        "",
+        "",
+    ]
+    assert table.notes == {"one": "Mind the gap."}
+
+
+def test_every_trainer_of_the_repository_is_explained_once():
+    books = [ledger.load(slug) for slug in ledger.slugs()]
+    tables = joined.join(paths.root() / "figures", books)
+    assert [table.name for table in tables] == ["sparse trainers"]
+    for table in tables:
+        assert table.unexplained == []
+        assert list(table.explained) == list(table.lines)
+    said = [(each.joined, name) for book in books for each in book.tables for name in each.rows]
+    assert len(said) == len(set(said))
+
+
+@pytest.mark.parametrize("more", ['note = "n"\n', '[table.rows]\nRigL = { what = "w" }\n'])
+def test_words_that_would_be_shown_nowhere_are_refused(toy_ledger, more):
+    with pytest.raises(LedgerError, match="would be shown nowhere"):
+        book(toy_ledger, "one", ("",), more=more)
+
+
+# ---- what must not be joined -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -75,7 +132,7 @@ def test_one_training_must_have_one_result(tmp_path, books, value, differs):
     (table,) = joined.join(tmp_path, books)
     assert [line.partition(":")[0] for line in table.problems] == ["SET at sparsity 0.99, seed 1"] * differs
     assert all("60.00 in one" in line and f"{float(value):.2f} in two" in line for line in table.problems)
-    assert (table.rows[-1][:4] == ["SET", "–", "–", "disagree"]) == differs
+    assert bool(table.contested) == differs
 
 
 def test_protocols_are_never_mixed(tmp_path, books):
@@ -84,11 +141,6 @@ def test_protocols_are_never_mixed(tmp_path, books):
     tables = joined.join(tmp_path, books)
     assert [(each.protocol, list(each.found)) for each in tables] == [("P", ["one", "two"]), ("Q", ["two"])]
     assert len(tables[0].found["two"]) == 1
-    assert joined.write(tmp_path, tables) == ["trainers.csv", "trainers_2.csv"]
-    text = (tmp_path / "trainers.csv").read_text().splitlines()
-    assert text[0] == "trainer,dense,90% sparse,99% sparse,from,protocol"
-    assert text[1] == "dense,90.8,–,–,one,P"
-    assert len(text) == 1 + len(tables[0].rows)
 
 
 def test_names_are_never_mixed(tmp_path, toy_ledger):
@@ -96,7 +148,6 @@ def test_names_are_never_mixed(tmp_path, toy_ledger):
     save(tmp_path, "one", TWO, number=1)
     tables = joined.join(tmp_path, [book(toy_ledger, "one", ("dense nets", "sparse nets"))])
     assert [(each.name, len(each.found["one"])) for each in tables] == [("dense nets", 6), ("sparse nets", 4)]
-    assert joined.write(tmp_path, tables) == ["dense_nets.csv", "sparse_nets.csv"]
 
 
 def test_papers_without_such_a_table_are_left_alone(tmp_path, toy_ledger):
@@ -134,18 +185,8 @@ def test_a_table_that_cannot_be_read_is_told_and_the_others_stay(tmp_path, books
 
 def test_where_nothing_was_run_there_is_nothing_but_the_problem(tmp_path, books):
     (table,) = joined.join(tmp_path, books[:1])
-    assert (table.found, table.rows, table.trainers) == ({}, [], [])
+    assert (table.found, table.trainers, table.explained) == ({}, [], {})
     assert table.problems == ["one has not been run: `papertwin run one` adds its rows."]
-    assert joined.write(tmp_path, [table]) == [""]
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_written(tmp_path, books):
-    save(tmp_path, "one", ONE)
-    tables = joined.join(tmp_path, books)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RunError):
-        joined.write(tmp_path / "file", tables)
 
 
 def test_a_training_of_three_papers_is_one_training(tmp_path, toy_ledger):
@@ -154,23 +195,6 @@ def test_a_training_of_three_papers_is_one_training(tmp_path, toy_ledger):
         save(tmp_path, each.slug, ["SET,0.99,1,60,P"])
     (table,) = joined.join(tmp_path, books)
     assert table.shared == 1
-
-
-def test_sparsities_that_differ_have_columns_that_differ(tmp_path, books):
-    save(tmp_path, "one", ["SET,0.99,1,60,P", "SET,0.994,1,50,P"])
-    (table,) = joined.join(tmp_path, books[:1])
-    assert table.header[1:3] == ["99% sparse", "99.4% sparse"]
-
-
-def test_what_is_left_of_a_protocol_that_is_gone_is_removed(tmp_path, books):
-    save(tmp_path, "one", ONE)
-    save(tmp_path, "two", [row[:-1] + "Q" for row in TWO])
-    (tmp_path / "trainers_of_others.csv").write_text("")
-    joined.write(tmp_path, joined.join(tmp_path, books))
-    assert (tmp_path / "trainers_2.csv").exists()
-    joined.write(tmp_path, joined.join(tmp_path, books[:1]))
-    assert not (tmp_path / "trainers_2.csv").exists()
-    assert (tmp_path / "trainers_of_others.csv").exists()
 
 
 @pytest.mark.parametrize("names", [("../up",), ("Sparse",), ("a2",), ("a ",), ("twice", "twice")])

@@ -339,24 +339,58 @@ def luminance(colour):
 # ---- tables that papers share ----------------------------------------------------------------------------------------
 
 
-def test_tables_that_papers_share_are_joined_and_linked(root, toy_ledger, monkeypatch):
-    table = (
-        '[[table]]\nid = "table_all"\ncaption = "c"\nsource = "s"\nstatus = "regenerated"\njoined = "toy trainers"\n'
-    )
+def share(toy_ledger, monkeypatch):
+    """Give the toy paper a table that is joined, and words about its rows."""
+    table = """[[table]]
+id = "table_all"
+caption = "c"
+source = "s"
+status = "regenerated"
+joined = "toy trainers"
+note = "No toy is at 80 %."
+[table.rows]
+Drop = { what = "It drops." }
+"+ Grow" = { what = "It grows.", before = "a dense toy" }
+Lost = { what = "It was never here." }
+"""
     at = toy_ledger.index("[[claim]]")
-    monkeypatch.setattr(
-        ledger, "load", lambda slug: ledger.parse(toy_ledger[:at] + table + toy_ledger[at:], "toy.toml")
-    )
+    text = toy_ledger[:at] + table + toy_ledger[at:]
+    monkeypatch.setattr(ledger, "load", lambda slug: ledger.parse(text, "toy.toml"))
+
+
+def test_tables_that_papers_share_are_joined_and_linked(root, toy_ledger, monkeypatch):
+    share(toy_ledger, monkeypatch)
     folder = write_run(root)
     page = Page(report.write(root))
     assert any("toy has not been run" in line for line in problems(page))
     assert not (root / "toy_trainers.csv").exists()
+    assert "It drops." not in page.text
     rows = "trainer,sparsity,seed,test accuracy,protocol\nDrop,0.9,1,81.25,by hand\nDrop + Grow,0.9,1,82.5,by hand\n"
     (folder / "table_all.csv").write_text(rows)
     page = Page(report.write(root))
     assert "Toy trainers side by side" in page.text
-    assert "Drop 81.2 toy Drop + Grow 82.5 toy" in page.text
-    assert "by hand" in page.text
+    assert "Drop 81.2 1 toy Drop + Grow † 82.5 1 toy" in page.text
+    assert "By hand" in page.text
     assert "toy-trainers" in page.values("article", "id")
     assert "toy_trainers.csv" in page.values("a", "href")
-    assert (root / "toy_trainers.csv").read_text().splitlines()[1] == "Drop,81.2,toy,by hand"
+    assert (root / "toy_trainers.csv").read_text().splitlines()[1] == "Drop,0.9,1,81.250,,,toy,,by hand"
+
+
+def test_trainers_are_explained_and_their_notebooks_linked(root, toy_ledger, monkeypatch):
+    share(toy_ledger, monkeypatch)
+    folder = write_run(root)
+    rows = [f"{name},0.9,{seed},{80 + seed},by hand" for name in ("Drop", "Drop + Grow") for seed in (1, 2, 3)]
+    (folder / "table_all.csv").write_text("\n".join(["trainer,sparsity,seed,test accuracy,protocol", *rows]) + "\n")
+    page = Page(report.write(root))
+    assert "Drop It drops. + Grow It grows. † First: a dense toy." in page.text
+    assert "No toy is at 80 %." in page.text
+    assert "Lost" not in page.text
+    assert "90 % sparse: highest Drop, 82.0 [79.5, 84.5]; all other intervals overlap its." in page.text
+    assert "Drop and Drop + Grow have the same accuracy from every seed at 90 %." in page.text
+    linked = page.values("a", "href").count("toy/toy.html")
+    (folder / "toy.ipynb").unlink()
+    (folder / "toy.html").unlink()
+    page = Page(report.write(root))
+    assert "toy/toy.html" not in page.values("a", "href")
+    assert linked == 4  # its own, one a row, one of the note
+    assert "Drop + Grow † 82.0 [79.5, 84.5] 3 toy" in page.text

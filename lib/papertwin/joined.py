@@ -2,23 +2,21 @@
 
 A table of a ledger with `joined = "sparse trainers"` is part of the table of that name. Its file has the columns
 trainer, sparsity, seed, `test accuracy` (per cent) and protocol (in words). Rows of different protocols are never put
-together. Where two papers did the same training, their numbers must be the same.
+together. Where two papers did the same training, their numbers must be the same. What is shown and written of such a
+table is made in `papertwin.side_by_side`.
 """
 
 import csv
-import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from papertwin import claims, files
-from papertwin.ledger import Ledger
+from papertwin.ledger import Ledger, Row
 
 COLUMNS = ("trainer", "sparsity", "seed", "test accuracy", "protocol")
 ALIKE = 1e-6  # points by which two papers' numbers of one training may differ, as files round them
-DISAGREE = "disagree"
 Training = tuple[str, str, str]  # trainer, sparsity, seed
 
 
@@ -31,12 +29,16 @@ class Joined:
         protocol: in words.
         found: paper → training → test accuracy.
         problems: in words, what could not be joined or does not agree.
+        lines: trainer, or `+ X` for all that add X to another → what the ledgers say of it, in their order.
+        notes: paper → what its ledger says of its rows.
     """
 
     name: str
     protocol: str = ""
     found: dict[str, dict[Training, float]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    lines: dict[str, Row] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
     @property
     def sparsities(self) -> list[str]:
@@ -45,10 +47,37 @@ class Joined:
 
     @property
     def trainers(self) -> list[str]:
-        """Every trainer: in the order of the papers, those that add to another (`RigL + …`) behind that one."""
-        names = list(dict.fromkeys(key[0] for each in self.found.values() for key in each))
-        first = {name: place for place, name in reversed(list(enumerate(name.partition(" + ")[0] for name in names)))}
-        return sorted(names, key=lambda name: (first[name.partition(" + ")[0]], " + " in name, names.index(name)))
+        """Every trainer: dense ones, then as the ledgers list them; behind each, those whose names continue its own."""
+        met = list(dict.fromkeys(key[0] for each in self.found.values() for key in each))
+        sparse = {key[0] for each in self.found.values() for key in each if float(key[1])}
+        place = {name: number for number, name in enumerate(dict.fromkeys([*self.lines, *met]))}
+
+        def rank(name: str) -> tuple[bool, int, bool, int]:
+            first = min((other for other in place if f"{name} ".startswith(f"{other} ")), key=len)
+            listed = [place[part] for part in self.parts(name) if part in self.lines]
+            return name in sparse, place[first], name != first, max(listed, default=place[name])
+
+        return sorted(met, key=rank)
+
+    def parts(self, trainer: str) -> list[str]:
+        """The lines that explain a trainer: its own, or for `X + Y` those of `X` and `+ Y`, there or not."""
+        base, *added = trainer.split(" + ")
+        return [trainer] if trainer in self.lines or not added else [base, *(f"+ {each}" for each in added)]
+
+    @property
+    def explained(self) -> dict[str, Row]:
+        """The lines that explain a trainer of this table."""
+        used = {part for name in self.trainers for part in self.parts(name)}
+        return {name: line for name, line in self.lines.items() if name in used}
+
+    @property
+    def unexplained(self) -> list[str]:
+        """Trainers of which no ledger says in full what they are."""
+        return [name for name in self.trainers if any(part not in self.lines for part in self.parts(name))]
+
+    def before(self, trainer: str) -> str:
+        """Say what a trainer needs to be done first, beyond the protocol; empty where that is nothing."""
+        return "; ".join(line.before for part in self.parts(trainer) if (line := self.lines.get(part)) and line.before)
 
     @property
     def shared(self) -> int:
@@ -66,44 +95,20 @@ class Joined:
         apart = {key: each for key, each in found.items() if not max(each.values()) - min(each.values()) <= ALIKE}
         return dict(sorted(apart.items()))
 
-    def values(self, trainer: str, sparsity: str) -> list[float]:
-        """Test accuracies of a trainer at a sparsity, one a seed, in the order of the seeds."""
+    def by_seed(self, trainer: str, sparsity: str) -> dict[str, float]:
+        """Test accuracy of each seed of a trainer at a sparsity, in the order of the seeds."""
         each: dict[str, float] = {}
         for rows in self.found.values():
             each |= {seed: value for (name, at, seed), value in rows.items() if (name, at) == (trainer, sparsity)}
-        return [each[seed] for seed in sorted(each, key=int)]
+        return {seed: each[seed] for seed in sorted(each, key=int)}
 
-    def papers(self, trainer: str) -> list[str]:
-        """Papers that trained it."""
-        return [slug for slug, rows in self.found.items() if any(key[0] == trainer for key in rows)]
-
-    @property
-    def header(self) -> list[str]:
-        """Of `rows`."""
+    def papers(self, trainer: str, sparsity: str = "") -> list[str]:
+        """Papers that trained it, at any sparsity or at one."""
         return [
-            "trainer",
-            *(f"{100 * float(each):g}% sparse" if float(each) else "dense" for each in self.sparsities),
-            "from",
+            slug
+            for slug, rows in self.found.items()
+            if any(key[0] == trainer and sparsity in ("", key[1]) for key in rows)
         ]
-
-    @property
-    def rows(self) -> list[list[str]]:
-        """A row a trainer: mean accuracy with its 95 % t-interval over seeds at each sparsity, and whose it is."""
-        apart = {key[:2] for key in self.contested}
-        table = []
-        for name in self.trainers:
-            cells = [DISAGREE if (name, s) in apart else shown(self.values(name, s)) for s in self.sparsities]
-            table.append([name, *cells, ", ".join(self.papers(name))])
-        return table
-
-
-def shown(values: list[float]) -> str:
-    """Mean and 95 % t-interval over seeds in words, per cent; only the mean of fewer than three; a dash for none."""
-    if not values:
-        return "–"
-    interval = claims.over_seeds(values, "accuracy").interval
-    mean = f"{sum(values) / len(values):.1f}"
-    return mean if interval is None else f"{mean} [{interval[0]:.1f}, {interval[1]:.1f}]"
 
 
 def join(root: Path, books: Iterable[Ledger]) -> list[Joined]:
@@ -111,38 +116,46 @@ def join(root: Path, books: Iterable[Ledger]) -> list[Joined]:
 
     Args:
         root: the folder with a folder a run.
-        books: ledgers, in the order in which their trainers are to stand.
+        books: ledgers; their trainers stand in the order of the papers' years.
 
     Returns:
         A table for each name and protocol; one that has only problems where no file can be read.
     """
     tables: dict[tuple[str, str], Joined] = {}
     broken: dict[str, list[str]] = defaultdict(list)
-    for book in books:
+    lines: dict[str, dict[str, Row]] = defaultdict(dict)
+    for book in sorted(books, key=lambda book: (book.paper.year, book.slug)):
         for exhibit in book.tables:
             if not exhibit.joined:
                 continue
-            path = root / book.slug / f"{exhibit.id}.csv"
-            try:
-                found = read(path)
-            except FileNotFoundError:
-                broken[exhibit.joined].append(
-                    f"{book.slug} has not been run: `papertwin run {book.slug}` adds its rows."
-                )
-                continue
-            except (OSError, ValueError, csv.Error) as error:
-                again = f"`papertwin run {book.slug} --force`"
-                broken[exhibit.joined].append(f"{book.slug}: {path.name} cannot be joined, {error}; {again} mends it.")
-                continue
+            lines[exhibit.joined] |= {
+                name: row for name, row in exhibit.rows.items() if name not in lines[exhibit.joined]
+            }
+            found, problem = _saved(root / book.slug / f"{exhibit.id}.csv", book.slug)
+            broken[exhibit.joined] += [problem] * bool(problem)
             for protocol, rows in found.items():
-                tables.setdefault((exhibit.joined, protocol), Joined(exhibit.joined, protocol)).found[book.slug] = rows
+                table = tables.setdefault((exhibit.joined, protocol), Joined(exhibit.joined, protocol))
+                table.found[book.slug] = rows
+                table.notes |= {book.slug: exhibit.note} if exhibit.note else {}
     for table in tables.values():
         table.problems += disagreements(table)
     for name, problems in broken.items():
         first = next((each for each in tables.values() if each.name == name), None)
         table = first or tables.setdefault((name, ""), Joined(name))
         table.problems += problems
+    for table in tables.values():
+        table.lines = lines[table.name]
     return list(tables.values())
+
+
+def _saved(path: Path, slug: str) -> tuple[dict[str, dict[Training, float]], str]:
+    """Read a paper's table, or say why that cannot be done."""
+    try:
+        return read(path), ""
+    except FileNotFoundError:
+        return {}, f"{slug} has not been run: `papertwin run {slug}` adds its rows."
+    except (OSError, ValueError, csv.Error) as error:
+        return {}, f"{slug}: {path.name} cannot be joined, {error}; `papertwin run {slug} --force` mends it."
 
 
 def read(path: Path) -> dict[str, dict[Training, float]]:
@@ -191,34 +204,3 @@ def disagreements(table: Joined) -> list[str]:
             "these papers again on this machine."
         )
     return lines
-
-
-def write(root: Path, tables: Iterable[Joined]) -> list[str]:
-    """Write each table as CSV beside the runs; return their names relative to the folder, "" where there are no rows.
-
-    The first protocol of a name gives `name.csv`, further ones `name_2.csv` and so on; what is left of more is removed.
-
-    Raises:
-        RunError: the folder cannot be written.
-    """
-    links: list[str] = []
-    counts: Counter[str] = Counter()
-    for table in tables:
-        stem = table.name.replace(" ", "_")
-        counts[stem] += bool(table.found)
-        suffix = f"_{counts[stem]}" if counts[stem] > 1 else ""
-        links.append(f"{stem}{suffix}.csv" if table.found else "")
-        if table.found:
-            lines = [[*table.header, "protocol"], *([*row, table.protocol] for row in table.rows)]
-            files.write_text(root / links[-1], _csv(lines))
-    for stem in counts:
-        for path in root.glob(f"{stem}_[0-9]*.csv"):
-            if path.name not in links:
-                path.unlink()
-    return links
-
-
-def _csv(rows: Iterable[list[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from papertwin import files, joined, ledger, notebook_html, paths, results
+from papertwin import files, joined, ledger, notebook_html, paths, results, side_by_side
 from papertwin.claims import Verdict
 from papertwin.errors import LedgerError, PaperTwinError, RunError
 from papertwin.results import JudgedClaim, Results, Saved
@@ -67,6 +67,26 @@ class RunView:
     def counts(self) -> dict[str, int]:
         """Verdict → number of claims, every verdict present, in the order of `Verdict`."""
         return self.results.counts if self.results else {str(verdict): 0 for verdict in Verdict}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table that papers share, ready for the template; `notebooks` has the page of each paper that has one."""
+
+    table: joined.Joined
+    anchor: str
+    link: str
+    notebooks: dict[str, str]
+    header: list[str]
+    rows: list[side_by_side.Row]
+    takeaways: list[str]
+    alike: list[str]
+    twice: str
+
+    @property
+    def counts_differ(self) -> bool:
+        """Whether cells of one row are from different numbers of seeds."""
+        return any(not row.seeds.isdecimal() for row in self.rows)
 
 
 @dataclass
@@ -129,12 +149,24 @@ def _paper(slug: str, root: Path, index: Path) -> PaperView:
     return view
 
 
-def _joined(papers: Iterable[PaperView], root: Path) -> list[tuple[joined.Joined, Sheet]]:
+def _joined(papers: Iterable[PaperView], root: Path) -> list[Comparison]:
     """Put together the tables that papers share, write them beside the runs, and make them ready for the page."""
+    papers = list(papers)
     tables = joined.join(root, [paper.book for paper in papers if paper.book])
-    links = joined.write(root, tables)
+    notebooks = {paper.slug: paper.run.notebook for paper in papers if paper.run and paper.run.notebook}
     return [
-        (table, Sheet(table.name, table.protocol, link, table.header, table.rows)) for table, link in zip(tables, links)
+        Comparison(
+            table,
+            table.name.replace(" ", "-") + (f"-{number}" if number > 1 else ""),
+            link,
+            notebooks,
+            side_by_side.header(table),
+            side_by_side.rows(table),
+            side_by_side.takeaways(table),
+            side_by_side.alike(table),
+            side_by_side.twice(table),
+        )
+        for number, (table, link) in enumerate(zip(tables, side_by_side.write(root, tables)), start=1)
     ]
 
 

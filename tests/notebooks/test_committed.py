@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from PIL import Image, PngImagePlugin
 
-from papertwin import files, joined, ledger, paths
+from papertwin import files, joined, ledger, paths, side_by_side
 from papertwin.claims import OPEN, Measured, Verdict, apply_rule, describe
 from papertwin.data import registry
 from papertwin.figures import read_provenance
@@ -242,6 +242,6 @@ def test_tables_that_papers_share_are_what_the_committed_ones_join_to(tmp_path):
     figures = paths.root() / "figures"
     tables = joined.join(figures, [ledger.load(slug) for slug in SLUGS])
     assert [problem for table in tables for problem in table.problems] == []
-    for name in joined.write(tmp_path, tables):
+    for name in side_by_side.write(tmp_path, tables):
         assert (figures / name).read_text(encoding="utf-8") == (tmp_path / name).read_text(encoding="utf-8")
     assert {path.name for path in figures.glob("*.csv")} == {path.name for path in tmp_path.iterdir()}
