@@ -1,5 +1,6 @@
 """What a notebook holds: parameters resolved, outputs written, verdicts judged."""
 
+import dataclasses
 import json
 from dataclasses import asdict
 
@@ -120,6 +121,36 @@ def test_a_stamped_exhibit_says_so_on_the_figure(toy):
     figure, _ = plt.subplots()
     run.Run(book, toy.params, {}, "cpu").save(figure, "fig1")
     assert figure.get_supxlabel() == "simulated data"
+
+
+@dataclasses.dataclass
+class Params:
+    images: str
+    at_full_size: bool = False
+
+
+@pytest.mark.parametrize(
+    ("params", "stamp", "text"),
+    [
+        (Params("pears"), "net on {params.images} in place of apples", "net on pears in place of apples"),
+        (Params("pears", True), "net on {params.images} in place of apples", "net on pears in place of apples"),
+        (Params("apples"), "{params.images} in place of apples", "apples, smaller or trained for less than there"),
+        (Params("apples", True), "{params.images} in place of apples", ""),
+        (Params("apples"), "{params.images}", "apples"),
+        (Params("apples"), "", ""),
+        (None, "simulated", "simulated"),
+    ],
+)
+def test_a_stamp_is_filled_in_from_the_parameters(toy, params, stamp, text):
+    exhibit = toy.ledger.figures[0].model_copy(update={"stamp": stamp})
+    assert exhibit.stamped(params) == text
+
+
+@pytest.mark.parametrize("stamp", ["on {params.pears}", "on {images}", "on {0}", "on {params.images"])
+def test_a_stamp_that_names_no_parameter_is_an_error(toy, stamp):
+    exhibit = toy.ledger.figures[0].model_copy(update={"stamp": stamp})
+    with pytest.raises(LedgerError, match=r"stamp of fig1.*cannot be filled in.*Write \{params\.name\}"):
+        exhibit.stamped(Params("apples"))
 
 
 def test_a_promised_figure_that_was_not_saved_is_an_error(toy):

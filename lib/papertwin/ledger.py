@@ -49,7 +49,8 @@ class Exhibit(_Entry):
     """One figure or table of the paper and what became of it here.
 
     `timing` marks measured seconds. `stamp` is written on the figure itself: what its data are if they are not the
-    paper's own (simulated, synthetic, a substitute); empty only where they are. Tables of several papers that have the
+    paper's own (simulated, synthetic, a substitute); empty only where they are; `{params.…}` in it are parameters of
+    the run. Tables of several papers that have the
     same words in `joined` are put under each other by the report, see `papertwin.joined`. `rows` explains the rows that
     this paper brings, in the order in which they are to stand; `+ X` explains every row `… + X`. `note` is shown with
     the joined table: what a reader of this paper's rows must know.
@@ -73,6 +74,30 @@ class Exhibit(_Entry):
         if (self.rows or self.note) and not self.joined:
             raise ValueError(f"{self.id} is joined with no table: `rows` and `note` would be shown nowhere")
         return self
+
+    def stamped(self, params: Any) -> str:
+        """Fill in the stamp: what is written on the figure of a run.
+
+        Where it then says that something stands in place of itself, there is nothing to say if the run has the paper's
+        size (`params.at_full_size`), else that it is smaller.
+
+        Args:
+            params: the paper's `Params`.
+
+        Raises:
+            LedgerError: the stamp names a parameter that there is not.
+        """
+        try:
+            text = self.stamp.format(params=params)
+        except (AttributeError, KeyError, IndexError, ValueError) as error:
+            raise LedgerError(
+                f"The stamp of {self.id}, {self.stamp!r}, cannot be filled in: {error}. "
+                "Write {params.name}, where name is a parameter or property of Params."
+            ) from error
+        ours, instead, theirs = text.partition(" in place of ")
+        if not instead or ours != theirs:
+            return text
+        return "" if getattr(params, "at_full_size", False) else f"{ours}, smaller or trained for less than there"
 
 
 class Rule(_Entry):

@@ -79,7 +79,7 @@ class Run:
         Args:
             figure: the figure as it is shown.
             name: its id in the ledger, for example "fig3".
-            stamp: what to write on it in place of the ledger's stamp, where this run's data are others; None keeps it.
+            stamp: what to write on it in place of the ledger's stamp; None keeps that, filled in from the parameters.
 
         Raises:
             LedgerError: the ledger has no such figure.
@@ -88,7 +88,7 @@ class Run:
         from papertwin import figures
 
         exhibit = self._exhibit(name)
-        if text := exhibit.stamp if stamp is None else stamp:
+        if text := exhibit.stamped(self.params) if stamp is None else stamp:
             figures.stamp(figure, text)
         written = figures.save_figure(figure, self.folder, name, {"figure": name, **self._identity()})
         self._saved[name] = results.Saved.of(exhibit, written)

@@ -64,8 +64,6 @@ def test_parameters_become_sizes_seeds_and_settings():
     assert (params.settings["epochs"], params.settings["device"]) == (7, "cpu")
     assert replace(PARAMS, processes=3).open_pool().processes == 3
     assert replace(PARAMS, processes=0).open_pool().processes >= 1
-    assert PARAMS.stamp("CIFAR-10") == "Fashion-MNIST in place of CIFAR-10"
-    assert replace(PARAMS, dataset="cifar10", side=16).stamp("CIFAR-10") == ""
 
 
 # ---- full-size networks ----------------------------------------------------------------------------------------------

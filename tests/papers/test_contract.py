@@ -45,6 +45,20 @@ def test_named_data_sets_are_registered_and_quick_needs_only_vendored_ones(slug)
 
 
 @pytest.mark.parametrize("slug", PAPERS)
+def test_a_figure_of_other_images_does_not_say_that_it_is_of_quicks(slug):
+    book = ledger.load(slug)
+    params = typed(slug, importlib.import_module(f"papertwin.papers.{slug}").Params, {})
+    stamps = [exhibit.stamped(params) for exhibit in book.exhibits]
+    assert not [stamp for stamp in stamps if "{" in stamp]
+    if not hasattr(params, "images"):
+        return
+    other = dataclasses.replace(params, dataset="cifar10", side=32)
+    for exhibit, stamp in zip(book.exhibits, stamps):
+        if params.images in stamp.replace("MNIST + Fashion-MNIST", ""):  # a set of our own, whatever the others
+            assert exhibit.stamped(other) != stamp, exhibit.id
+
+
+@pytest.mark.parametrize("slug", PAPERS)
 def test_words_are_there(slug):
     book = ledger.load(slug)
     assert len(book.paper.idea) > 80

@@ -56,12 +56,10 @@ def test_parameters_that_no_experiment_can_use(change, message):
         replace(PARAMS, **change)
 
 
-def test_parameters_become_sizes_seeds_and_stamps():
+def test_parameters_become_sizes_and_seeds():
     params = replace(PARAMS, seed=5, seeds=3, epochs=7)
     assert list(params.every_seed) == [6, 7, 8]
     assert params.settings["epochs"] == 7
-    assert PARAMS.stamp("CIFAR-10") == "Fashion-MNIST in place of CIFAR-10"
-    assert replace(PARAMS, dataset="cifar10", side=16).stamp("CIFAR-10") == ""
     assert not PARAMS.at_full_size
     assert replace(PARAMS, dataset="cifar10", side=32, width=1.0).at_full_size
 

@@ -51,9 +51,8 @@ def test_parameters_that_no_experiment_can_use(change, message):
         replace(PARAMS, **change)
 
 
-def test_parameters_become_seeds_and_stamps():
+def test_parameters_become_seeds():
     assert list(replace(PARAMS, seed=5, seeds=3).every_seed) == [6, 7, 8]
-    assert PARAMS.stamp("ImageNet") == "Fashion-MNIST in place of ImageNet"
     assert not PARAMS.at_full_size
 
 

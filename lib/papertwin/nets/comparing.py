@@ -18,7 +18,7 @@ from papertwin.nets.conditional.search import pareto_front
 from papertwin.nets.counting import count
 from papertwin.training.clock import interleaved
 from papertwin.training.pool import Pool
-from papertwin.training.trials import SIDES, SetSizes, Trial, draw_sets, substitute, train_trial
+from papertwin.training.trials import SIDES, SPOKEN, SetSizes, Trial, draw_sets, train_trial
 from papertwin.words import duration, number
 
 # of every training, with momentum and a cosine schedule; the memory order is faster for groups, only rounding differs
@@ -95,9 +95,10 @@ class Repeated:
             known = layers == 18 or (layers >= 8 and layers % 6 == 2)
             require(self, name, known, "residual networks have 18 layers, or 6n + 2: 8, 14, 20, …")
 
-    def stamp(self, instead: str = "") -> str:
-        """What is written on figures of networks that are trained here; nothing where the data are the paper's own."""
-        return substitute(self.dataset, instead)
+    @property
+    def images(self) -> str:
+        """What the image set is called, for stamps."""
+        return SPOKEN[self.dataset]
 
     @property
     def sizes(self) -> SetSizes:

@@ -105,16 +105,6 @@ class Trial:
         return error(self.test, self.test_labels)
 
 
-def substitute(dataset: str, instead: str = "") -> str:
-    """What is written on a figure: which images stand in for others; nothing where they are the paper's own.
-
-    >>> substitute("fashion_mnist", "CIFAR-10"), substitute("cifar10", "CIFAR-10"), substitute("mnist")
-    ('Fashion-MNIST in place of CIFAR-10', '', 'MNIST')
-    """
-    name = SPOKEN[dataset]
-    return name if not instead else "" if name == instead else f"{name} in place of {instead}"
-
-
 def error(logits: np.ndarray, labels: np.ndarray) -> float:
     """Share of images whose largest logit, the first of equal ones, is not that of their label, in [0, 1].
 
