@@ -171,7 +171,7 @@ def due(params):
     }
 
 
-NONE = {"C2a": "it needs ImageNet", "C3a": "CIFAR-100 is not here"}
+NONE = {"C2a": "it needs ImageNet", "C3a": "profile paper, with your copy"}
 
 
 @pytest.mark.parametrize("params", [QUICK, OTHER], ids=["quick", "other lengths"])
@@ -189,6 +189,26 @@ def test_every_claim_of_the_ledger_is_measured(table, trials, skews, params):
         assert found[name].value is None, name
         assert note in found[name].note, name
     assert found["C7"].value is True
+
+
+def test_the_claim_about_cifar_100_is_measured_at_full_size_only(table, trials, skews):
+    chosen = table.query("network == 'resnet' and method == 'RigL' and sparsity == 0.95 and passes == 4")
+    rows = chosen.assign(sparsity=0.97, passes=100)
+    rows[ACCURACY] *= np.where(rows["arm"] == OURS, 0.9, 0.7)
+    rows = pd.concat([table, rows])
+    whole = {"dataset": "cifar100", "side": 32, "train_images": 45000, "check_images": 5000, "conv_images": 45000}
+    whole |= {"conv_depth": 20, "conv_width": 1.0, "conv_passes": 100, "conv_sparsities": [0.95, 0.97]}
+    full = replace(QUICK, **whole)
+    found = claims.every_claim(full, rows, trials, skews)["C3a"]
+    ours, plain = (
+        rows[(rows["arm"] == arm) & (rows["sparsity"] == 0.97)].set_index("seed")[ACCURACY] for arm in (OURS, PLAIN)
+    )
+    assert found.value == pytest.approx((ours - plain).mean())
+    assert found.interval is not None
+    less = [{"dataset": "cifar10"}, {"side": 16}, {"conv_depth": 8}, {"conv_width": 0.5}, {"conv_passes": 50}]
+    for change in [*less, {"conv_images": 30000}, {"conv_sparsities": [0.95]}]:
+        assert claims.every_claim(replace(full, **change), rows, trials, skews)["C3a"].value is None, change
+    assert {job.sparsity for job in paper.every_job(full) if job.network == "resnet"} == {0.95, 0.97}
 
 
 def test_values_of_two_claims_are_told_apart_and_no_sign_is_lost():

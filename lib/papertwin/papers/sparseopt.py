@@ -42,7 +42,8 @@ MOVING = ("RigL", "SET")  # methods that the paper trains
 NEEDED = (0.95, 0.99)  # sparsities at which claims are judged
 ITOP_AT = (0.9, 0.95, 0.99)  # sparsities of the figure of weights ever active
 PROTOCOL_AT = (0.9, 0.95, 0.99)  # sparsities of the shared protocol
-CONV = 0.95  # sparsity of the residual network; at 99 % some of its layers would have neurons without inputs
+CONV = 0.95  # sparsity of the residual network at our scale; at 99 % some of its layers would leave neurons no inputs
+CONV_FULL = 0.97  # of the claim about ResNet-20 on CIFAR-100
 GAMMA = 0.3  # of SRigL in the shared protocol, as in its own notebook
 NO_ABLATION = 0.0  # γ with which all neurons of a layer have one fan-in
 PASSES = (90, 180, 270)  # of the paper's ResNet-50 on ImageNet
@@ -69,6 +70,7 @@ class Params(comparing.Repeated):
     conv_passes: int = 4
     conv_depth: int = 8
     conv_width: float = 0.5
+    conv_sparsities: list[float] = field(default_factory=lambda: [0.95])
     skew_images: int = 512
     processes: int = 0
     profile: str = "quick"
@@ -84,6 +86,7 @@ class Params(comparing.Repeated):
         check_least(self, {"width": 16}, "a narrower network has next to no weights left at 99 %")
         check_least(self, {"every": 1, "conv_passes": 1})
         check_list(self, "sparsities", "shares between 0 and 1", lambda each: 0 < each < 1, NEEDED)
+        check_list(self, "conv_sparsities", "shares between 0 and 1", lambda each: 0 < each < 1, (CONV,))
         check_list(self, "passes", "numbers from 1 on", lambda each: each >= 1, ascending=True)
         expected = "it must hold at least two numbers: the shortest and the longest are compared"
         require(self, "passes", len(self.passes) >= 2, expected)
@@ -94,6 +97,12 @@ class Params(comparing.Repeated):
     def settings(self) -> dict[str, Any]:
         """Of every training, but for its passes."""
         return {**super().settings, **RECIPE}
+
+    @property
+    def at_full_size(self) -> bool:
+        """Whether the residual network, its images and its training are those of the paper's ResNet-20 on CIFAR-100."""
+        same = (self.dataset, self.side, self.conv_depth, self.conv_width) == ("cifar100", 32, 20, 1.0)
+        return same and self.conv_passes == 100 and self.conv_images >= 45_000 and CONV_FULL in self.conv_sparsities
 
     @property
     def protocol_sizes(self) -> comparing.SetSizes:
@@ -152,7 +161,7 @@ def every_job(params: Params) -> list[Job]:
     jobs = grid("mlp", MOVING, (PLAIN, OURS), params.sparsities, params.passes, seeds)
     jobs += grid("mlp", ["RigL"], (OURS_ACTIVE, UNIT, OURS_UNIT, HAM, BOTH), [0.99], [shortest], seeds)
     jobs += grid("mlp", ["RigL"], (PLAIN, OURS, GROWTH), ITOP_AT, [longest], params.few)
-    jobs += grid("resnet", ["RigL"], (PLAIN, OURS), [CONV], [params.conv_passes], seeds)
+    jobs += grid("resnet", ["RigL"], (PLAIN, OURS), params.conv_sparsities, [params.conv_passes], seeds)
     for methods, each in ((MOVING, seeds), (("static", "SRigL"), params.few)):
         jobs += grid("protocol", methods, [OURS], PROTOCOL_AT, [params.epochs], each)
     jobs += grid("protocol", MOVING, [PLAIN], [0.99], [params.epochs], seeds)
