@@ -97,14 +97,17 @@ def test_only_the_papers_own_networks_and_images_are_at_full_size():
 
 def test_only_full_size_has_no_stamp():
     """CIFAR-10 and the network's name alone do not make the paper's training."""
-    params = {name: typed("lth_rebasin", paper.Params, BOOK.parameters(name)) for name in ("full", "paper")}
-    assert params["full"].stamped() == "ResNet20 on CIFAR-10, narrower or trained for less than the paper's"
-    assert params["full"].stamped("vgg") == "VGG11 on CIFAR-10, narrower or trained for less than the paper's"
-    assert (params["paper"].stamped(), params["paper"].stamped("vgg")) == ("", "")
-    for each in params.values():
-        assert each.stamped("resnet", "CIFAR-100") == "ResNet8 on CIFAR-10 in place of ResNet20 on CIFAR-100"
-        assert each.shown() == "ResNet20 on CIFAR-10"
-    assert replace(params["full"], network="mlp").stamped() == "perceptron on CIFAR-10 in place of ResNet20 on CIFAR-10"
+    params = {name: typed("lth_rebasin", paper.Params, BOOK.parameters(name)) for name in BOOK.profiles}
+    stamps = {name: {each.id: each.stamped(params[name]) for each in BOOK.figures} for name in params}
+    ours = "perceptron on Fashion-MNIST in place of ResNet20 on CIFAR-10"
+    assert {stamps["quick"][name] for name in ("fig3a", "fig4a", "fig4b", "fig5", "fig9")} == {ours}
+    assert stamps["full"]["fig5"] == "ResNet20 on CIFAR-10, smaller or trained for less than there"
+    assert stamps["full"]["fig8"] == "a smaller VGG11 on CIFAR-10 in place of VGG11 on CIFAR-10"
+    assert (stamps["paper"]["fig5"], stamps["paper"]["fig8"]) == ("", "")
+    assert {each["fig1"] for each in stamps.values()} == {"a toy of two weights"}
+    for name in ("full", "paper"):
+        assert stamps[name]["fig2"] == "masks of a ResNet20 on CIFAR-10"
+        assert stamps[name]["fig3b"] == "ResNet8 on CIFAR-10 in place of ResNet20 on CIFAR-100"
 
 
 # ---- which trainings -------------------------------------------------------------------------------------------------

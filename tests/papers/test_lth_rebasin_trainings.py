@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 
-from papertwin import ledger
 from papertwin.papers import lth_rebasin as paper
 from papertwin.papers import lth_rebasin_studies as studies
 from papertwin.papers import lth_rebasin_trainings as trainings
@@ -325,14 +324,6 @@ def test_the_toy_shows_what_the_text_says():
         assert not toy.paths[name][:, place].any()
     falls = pd.Series([float(studies.toy_loss(each)) for each in toy.paths["dense B"]])
     assert falls.is_monotonic_decreasing
-
-
-def test_stamps_of_quick_are_those_of_the_ledger():
-    stamps = {each.id: each.stamp for each in ledger.load("lth_rebasin").figures}
-    quick = paper.Params()
-    assert {stamps[name] for name in ("fig3a", "fig4a", "fig4b", "fig5", "fig9")} == {quick.stamped()}
-    assert stamps["fig3b"] == quick.stamped("resnet", "CIFAR-100")
-    assert stamps["fig2"] == f"masks of a {quick.shown()}"
 
 
 @pytest.mark.parametrize(("network", "k"), [("grid", 2), ("vgg", 1)])

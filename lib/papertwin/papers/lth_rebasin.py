@@ -19,7 +19,7 @@ from papertwin.limits import check_choice, check_least, check_list, check_parts,
 from papertwin.nets import cifar_resnet, comparing, count, resnet50, vgg
 from papertwin.sparse.protocol import RECIPE, perceptron
 from papertwin.sparse.pruning import rounds_to
-from papertwin.training.trials import SPOKEN, SetSizes
+from papertwin.training.trials import SetSizes
 from papertwin.words import number
 
 TICKET, NAIVE, PERMUTED, RANDOM = "LTH", "naive", "permuted", "random"
@@ -140,27 +140,15 @@ class Params(comparing.Repeated):
         pruned = self.prune_epochs >= 50 and self.share == 0.2 and self.conv_images >= 45000
         return same and pruned and self.conv_epochs >= 200
 
-    def shown(self, network: str = "grid") -> str:
-        """Name a network and its images.
+    @property
+    def grid_name(self) -> str:
+        """What the network of the grid is called, for stamps."""
+        return "perceptron" if self.network == "mlp" else f"ResNet{self.depth}"
 
-        >>> Params().shown(), Params().shown("resnet")
-        ('perceptron on Fashion-MNIST', 'ResNet8 on Fashion-MNIST')
-        """
-        grid = "perceptron" if self.network == "mlp" else f"ResNet{self.depth}"
-        name = {"grid": grid, "resnet": f"ResNet{self.conv_depth}", "vgg": "VGG11"}[network]
-        return f"{name} on {SPOKEN[self.dataset]}"
-
-    def stamped(self, network: str = "grid", instead: str = "CIFAR-10") -> str:
-        """What is written on figures: what stands for the paper's network and images; nothing where they are its own.
-
-        Its own images and the name of its network do not make its training: narrower networks, fewer images or passes
-        are marked as well.
-        """
-        whole = {"grid": self.at_full_size, "vgg": self.vgg_at_full_size}.get(network, False)
-        theirs = f"{'VGG11' if network == 'vgg' else 'ResNet20'} on {instead}"
-        if self.shown(network) != theirs:
-            return f"{self.shown(network)} in place of {theirs}"
-        return "" if whole else f"{theirs}, narrower or trained for less than the paper's"
+    @property
+    def vgg_name(self) -> str:
+        """What VGG-11 is called, for stamps; the paper's own name only at full size."""
+        return "VGG11" if self.vgg_at_full_size else "a smaller VGG11"
 
     def images_of(self, network: str) -> SetSizes:
         """Sizes of the image sets of a network."""
