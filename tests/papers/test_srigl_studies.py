@@ -115,37 +115,13 @@ def test_simulated_layers_have_the_variances_of_the_formulas(monkeypatch):
 # ---- time of a layer -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-def test_every_form_computes_the_layer(monkeypatch, batch):
-    made, real = [], studies.layers
-    monkeypatch.setattr(studies, "layers", lambda *given: made.append((given, real(*given))) or made[-1][1])
-    inputs = torch.randn(batch, 3072, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        found = {name: call() for name, call in studies.forms(0.99, inputs, 3).items()}
-    assert tuple(found) == FORMS
-    [(given, both)] = made
-    assert given == ((768, 3072), 0.99, 0.3, 3)
-    assert both.condensed.mask().sum(1).tolist() == [30] * 768
-    ablated = both.ablated.mask().sum(1)
-    assert sorted(ablated.tolist()) == [0] * 231 + [42] * 537  # ⌊768 · 30 / 537⌋ in 70 % of the neurons
-    wanted, least = (
-        inputs @ each.weight.T + each.bias for each in (both.condensed.to_dense(), both.ablated.to_dense())
-    )
-    for name in ("condensed", "CSR, torch", "CSR, SciPy", "dense"):
-        assert found[name].shape == (batch, 768)
-        assert torch.allclose(found[name], wanted, atol=1e-4), name
-    assert torch.allclose(found["condensed, ablated"], least, atol=1e-4)
-    assert torch.allclose(found["structured only"], least[:, ablated > 0], atol=1e-4)
-    assert not torch.allclose(wanted, least, atol=1)
-
-
 @pytest.fixture
 def fake(monkeypatch):
-    """Stand-ins for the forms and the clock: dense takes 8 s at 80 %, one input; what was asked of them."""
-    asked = SimpleNamespace(now=0.0, given=[], calls=[], modes=set())
+    """Stand-ins for the layers, their forms and the clock: what was asked of them, each as long as `takes` says."""
+    asked = SimpleNamespace(now=0.0, drawn=[], given=[], calls=[], modes=set())
 
-    def forms(sparsity, inputs, seed):
-        asked.given.append((sparsity, inputs, seed))
+    def ways(sparsity, inputs):
+        asked.given.append((sparsity, inputs))
 
         def call(name):
             number = asked.calls.count((sparsity, len(inputs), name))
@@ -155,7 +131,8 @@ def fake(monkeypatch):
 
         return {name: (lambda name=name: call(name)) for name in FORMS}
 
-    monkeypatch.setattr(studies, "forms", forms)
+    monkeypatch.setattr(studies, "layers", lambda *given: asked.drawn.append(given) or given[1])
+    monkeypatch.setattr(studies, "ways", ways)
     monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: asked.now))
     return asked
 
@@ -171,9 +148,11 @@ def test_all_forms_take_turns_and_times_are_microseconds(fake, rounds, many):
     cases = [(sparsity, batch) for sparsity in (0.8, 0.9, 0.95, 0.99) for batch in (1, 256)]
     assert times.columns.names == ["sparsity", "batch", "form"]
     assert times.columns.tolist() == [(*case, name) for case in cases for name in FORMS]
-    assert [(sparsity, *inputs.shape, seed) for sparsity, inputs, seed in fake.given] == [
-        (sparsity, batch, 3072, 4) for sparsity, batch in cases
-    ]
+    assert fake.drawn == [((768, 3072), sparsity, 0.3, 4) for sparsity in (0.8, 0.9, 0.95, 0.99)]
+    assert [(sparsity, *inputs.shape) for sparsity, inputs in fake.given] == [(*case, 3072) for case in cases]
+    first, second = (inputs for _, inputs in fake.given[:2])
+    assert torch.equal(first[0], torch.randn(1, 3072, generator=torch.Generator().manual_seed(4))[0])
+    assert not torch.equal(second[0], second[1])
     assert times.count().tolist() == ([rounds] * 6 + [many] * 6) * 4  # a round more comes before, and is not counted
     turns = [(*case, name) for case in cases for _ in range(1 + (rounds if case[1] == 1 else many)) for name in FORMS]
     assert fake.calls == turns

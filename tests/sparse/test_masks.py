@@ -16,6 +16,7 @@ from papertwin.sparse.masks import (
     constant_fan_in_mask,
     fan_ins,
     has_constant_fan_in,
+    largest,
     last_layer,
     random_mask,
     sparse_layers,
@@ -75,6 +76,18 @@ def test_draws_leave_the_global_generator_alone():
     masks += [random_mask((9, 9), 27, first) for _ in range(2)]
     assert torch.equal(before, torch.get_rng_state())
     assert all(not torch.equal(one, other) for one, other in itertools.combinations(masks, 2))
+
+
+@given(shape=SHAPES, seed=st.integers(0, 10**6), values=st.sampled_from([2, 5, 10**6]), data=st.data())
+@settings(deadline=None)
+def test_the_largest_of_each_row_are_those_of_a_sorted_one(shape, seed, values, data):
+    """And where some are equal, those that `topk` chooses, whose order is asked for."""
+    numbers = torch.randint(0, values, shape, generator=generator(seed)).float()
+    count = data.draw(st.integers(0, shape[-1]))
+    mask = largest(numbers, count)
+    assert torch.equal(mask, torch.zeros(shape).bool().scatter_(-1, numbers.topk(count).indices, True))
+    for row, chosen in zip(numbers.flatten(0, -2).tolist(), mask.flatten(0, -2).tolist()):
+        assert sorted(itertools.compress(row, chosen)) == sorted(row)[len(row) - count :]
 
 
 def test_counts_of_a_mask():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from papertwin.errors import InputError, ParameterError
 from papertwin.sparse import variances
+from papertwin.sparse.masks import largest
 from papertwin.sparse.variances import KINDS, norm_variance, simulated_norms
 
 SIZES = st.integers(2, 300).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))
@@ -137,6 +138,14 @@ def test_masks_have_their_counts(device):
     assert counts.var() == pytest.approx(21 * 4 / 7, rel=0.3)
     for masks in (neuron, layer, bernoulli):  # no place is more likely than another
         assert (masks.double().mean(0) - 3 / 7).abs().max() < 5 * math.sqrt(12 / 49 / 500)
+
+
+@pytest.mark.parametrize("values", [3, 50, 2**24])
+@pytest.mark.parametrize("count", [1, 7, 20])
+def test_the_largest_scores_are_chosen_and_equal_ones_as_topk_does(values, count, device):
+    scores = torch.randint(0, values, (300, 20), generator=torch.Generator().manual_seed(0)).to(device) / values
+    assert torch.equal(variances._chosen(scores, count), largest(scores, count))
+    assert torch.equal(variances._chosen(scores.view(15, 20, 20), count).view(300, 20), largest(scores, count))
 
 
 def test_draws_come_in_chunks_and_from_the_seed(monkeypatch):

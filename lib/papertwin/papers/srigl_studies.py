@@ -22,6 +22,7 @@ from papertwin.sparse.masks import constant_fan_in_mask, random_mask
 from papertwin.sparse.trials import SparseTrial
 from papertwin.sparse.variances import KINDS, norm_variance, simulated_norms
 from papertwin.training.clock import interleaved
+from papertwin.training.loop import single_thread
 
 WIDTHS_OF_VARIANCE = (40, 60, 80, 100)  # of figure 5
 DENSITIES = (0.2, 0.1, 0.05)  # k/n of figure 5
@@ -95,46 +96,51 @@ def variances(params: Params) -> pd.DataFrame:
         `width`, `sparsity`, `kind`; `theory`, and `base`, that of independent weights; `simulated` and its standard
         error `error`; `norm` and `norm error`, the mean of ‖z‖² and its standard error.
     """
-    rows = []
-    for density in DENSITIES:
-        for width in WIDTHS_OF_VARIANCE:
-            fan_in = whole_part(density * width)
-            for number, kind in enumerate(KINDS):
-                seed = params.first_seed + 100_000 * fan_in + 1000 * number + width
-                draws = params.draws * max(WIDTHS_OF_VARIANCE) ** 2 // width**2  # as much work for every width
-                norms = simulated_norms(width, fan_in, kind, draws=draws, seed=seed).numpy()
-                squares = (norms - norms.mean()) ** 2
-                rows.append(
-                    {
-                        "width": width,
-                        "sparsity": 1 - density,
-                        "kind": kind,
-                        "theory": norm_variance(width, fan_in, kind),
-                        "simulated": norms.var(ddof=1),
-                        "error": squares.std() / np.sqrt(len(norms)),
-                        "norm": norms.mean(),
-                        "norm error": norms.std() / np.sqrt(len(norms)),
-                    }
-                )
-    table = pd.DataFrame(rows)
+    cases = [
+        (each, width, number) for each in DENSITIES for width in WIDTHS_OF_VARIANCE for number in range(len(KINDS))
+    ]
+    with single_thread():
+        table = pd.DataFrame([_variance(params, *case) for case in cases])
     base = table[table["kind"] == "bernoulli"].set_index(["width", "sparsity"])["theory"].rename("base")
     return table.join(base, on=["width", "sparsity"])
+
+
+def _variance(params: Params, density: float, width: int, number: int) -> dict[str, Any]:
+    """A row of `variances`, for the kind of mask with that number."""
+    fan_in, kind = whole_part(density * width), list(KINDS)[number]
+    seed = params.first_seed + 100_000 * fan_in + 1000 * number + width
+    draws = params.draws * max(WIDTHS_OF_VARIANCE) ** 2 // width**2  # as much work for every width
+    norms = simulated_norms(width, fan_in, kind, draws=draws, seed=seed).numpy()
+    squares = (norms - norms.mean()) ** 2
+    return {
+        "width": width,
+        "sparsity": 1 - density,
+        "kind": kind,
+        "theory": norm_variance(width, fan_in, kind),
+        "simulated": norms.var(ddof=1),
+        "error": squares.std() / np.sqrt(len(norms)),
+        "norm": norms.mean(),
+        "norm error": norms.std() / np.sqrt(len(norms)),
+    }
 
 
 # ---- time of a layer -------------------------------------------------------------------------------------------------
 
 
 def layer_times(params: Params) -> pd.DataFrame:
-    """Figure 4: time the paper's layer in every form; all take turns, one thread.
+    """Figure 4: time the paper's layer, with random weights, in every form; all take turns, one thread.
 
     Returns:
-        A row a round, columns (sparsity, batch, form): microseconds.
+        A row a round, columns (sparsity, batch, form): microseconds; forms as in `papertwin.sparse.forms`.
+
+    Raises:
+        RunError: two forms disagree.
     """
     found = []
     for sparsity in TIMED:
+        drawn = layers((OUTPUTS, INPUTS), sparsity, ABLATED, params.seed)
         for batch in BATCHES:
-            inputs = torch.randn(batch, INPUTS, generator=torch.Generator().manual_seed(params.seed))
-            calls = forms(sparsity, inputs, params.seed)
+            calls = ways(drawn, torch.randn(batch, INPUTS, generator=torch.Generator().manual_seed(params.seed)))
             with torch.inference_mode():
                 seconds = interleaved(calls, rounds=params.rounds if batch == 1 else max(3, params.rounds // 10))
             found.append(1e6 * seconds)
@@ -142,15 +148,6 @@ def layer_times(params: Params) -> pd.DataFrame:
     table = pd.concat(found, axis=1)
     table.columns.names = ["sparsity", "batch", "form"]
     return table
-
-
-def forms(sparsity: float, inputs: torch.Tensor, seed: int) -> dict[str, Any]:
-    """Every form of the paper's layer with random weights: name → what computes it, see `papertwin.sparse.forms`.
-
-    Raises:
-        RunError: two forms disagree.
-    """
-    return ways(layers((OUTPUTS, INPUTS), sparsity, ABLATED, seed), inputs)
 
 
 def time_table(times: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from papertwin.sparse.densities import whole_part
-from papertwin.sparse.masks import fan_ins
+from papertwin.sparse.masks import fan_ins, largest
 
 
 def set_mask(weight: torch.Tensor, mask: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -49,8 +49,8 @@ def rigl_mask(weight: torch.Tensor, gradient: torch.Tensor, mask: torch.Tensor, 
 
 def _moved(weight: torch.Tensor, mask: torch.Tensor, count: int, worth: torch.Tensor) -> torch.Tensor:
     """Keep all but the `count` smallest active weights, add the `count` others that are worth most."""
-    kept = _largest(torch.where(mask, weight.abs(), -1.0), int(mask.sum()) - count)
-    return kept | _largest(torch.where(kept, -1.0, worth), count)
+    kept = _largest(weight.abs().masked_fill(~mask, -1.0), int(mask.sum()) - count)
+    return kept | _largest(worth.masked_fill(kept, -1.0), count)
 
 
 @dataclass(frozen=True)
@@ -92,16 +92,14 @@ def srigl_mask(
     alive = mask.flatten(1) & (sizes > 0)
     before = int(mask.sum())
     keep = min(before - count, int(alive.sum()))
-    worth = torch.where(alive, sizes, -1.0)
+    worth = sizes.masked_fill(~alive, -1.0)
     salient = _largest(worth, keep) | _largest(slopes, before - keep)
     least, active = _threshold(salient, budget, gamma)
     fan_in = budget // int(active.sum())
     alive &= active[:, None]
-    kept = _largest(torch.where(alive, sizes, -1.0), min(keep, int(alive.sum())))
-    best = torch.where(kept, sizes, -1.0).topk(fan_in, dim=1)
-    kept = torch.zeros_like(kept).scatter_(1, best.indices, best.values > 0)
-    grown = torch.where(kept, torch.inf, slopes).topk(fan_in, dim=1).indices
-    chosen = torch.zeros_like(kept).scatter_(1, grown, True) & active[:, None]
+    kept = _largest(sizes.masked_fill(~alive, -1.0), min(keep, int(alive.sum())))
+    kept &= largest(sizes.masked_fill(~kept, -1.0), fan_in)
+    chosen = largest(slopes.masked_fill(kept, torch.inf), fan_in) & active[:, None]
     return Grown(chosen.view_as(mask), fan_in, least, active, salient.view_as(mask))
 
 
@@ -120,7 +118,4 @@ def _threshold(salient: torch.Tensor, budget: int, gamma: float) -> tuple[int, t
 
 def _largest(values: torch.Tensor, count: int) -> torch.Tensor:
     """Mask of the `count` largest values of a tensor."""
-    flat = values.reshape(-1)
-    chosen = torch.zeros_like(flat, dtype=torch.bool)
-    chosen[flat.topk(count).indices] = True
-    return chosen.view(values.shape)
+    return largest(values.reshape(-1), count).view(values.shape)

@@ -104,6 +104,17 @@ def let_through(values: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
     return values.view(bits.dtype).bitwise_and(bits).view(values.dtype)
 
 
+def largest(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Mask of the largest values of each row; of equal ones `topk` chooses.
+
+    Args:
+        values: (…, n).
+        count: of each row, from 0 to n.
+    """
+    chosen = values.topk(count, sorted=False).indices  # their order takes as long as they do
+    return torch.zeros_like(values, dtype=torch.bool).scatter_(-1, chosen, True)
+
+
 def remembered(optimizer: torch.optim.Optimizer, weight: torch.Tensor) -> list[torch.Tensor]:
     """What an optimiser remembers of each of the weights: tensors of their shape, itself and no copies."""
     state = optimizer.state.get(weight, {}).values()
@@ -133,6 +144,5 @@ def constant_fan_in_mask(shape: Iterable[int], fan_in: int, generator: torch.Gen
     rows = mask.view(len(mask), -1)
     if not is_whole(fan_in, 0, rows.shape[1]):
         raise InputError(f"fan_in must be a whole number from 0 to {rows.shape[1]}, got {fan_in!r}.")
-    chosen = torch.rand(rows.shape, generator=generator).topk(int(fan_in), dim=1).indices
-    rows.scatter_(1, chosen, True)
+    rows.copy_(largest(torch.rand(rows.shape, generator=generator), int(fan_in)))
     return mask

@@ -9,10 +9,12 @@ from those of independent weights (reconstructed).
 
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 
 from papertwin.checks import SEEDS, is_whole
 from papertwin.errors import InputError
+from papertwin.sparse.masks import largest
 from papertwin.training.device import pick_device
 
 CHUNK = 2**22  # entries of masks that are drawn at once
@@ -94,9 +96,20 @@ def _masks(n: int, k: int, kind: Kind, draws: int, generator: torch.Generator) -
     scores = torch.rand(draws, n, n, generator=generator, device=generator.device)
     if kind == "bernoulli":
         return scores < k / n
-    flat = scores.flatten(1) if kind == "layer" else scores
-    chosen = flat.topk(n * k if kind == "layer" else k, dim=-1).indices
-    return torch.zeros_like(flat, dtype=torch.bool).scatter_(-1, chosen, True).view(draws, n, n)
+    if kind == "layer":
+        return _chosen(scores.flatten(1), n * k).view(draws, n, n)
+    return _chosen(scores, k)
+
+
+def _chosen(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Mask of the largest scores of each row: those of `largest`, which is slower and asked where some are equal."""
+    if scores.device.type != "cpu":
+        return largest(scores, count)
+    place = scores.shape[-1] - count
+    mask = scores >= torch.from_numpy(np.partition(scores.numpy(), place)[..., place, None])
+    unclear = mask.sum(-1) != count
+    mask[unclear] = largest(scores[unclear], count)
+    return mask
 
 
 def _checked(width: int, fan_in: int, kind: str) -> tuple[int, int]:
