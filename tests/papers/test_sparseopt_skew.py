@@ -107,9 +107,11 @@ def test_ratios_are_those_of_gradients_by_hand(kind, seed, monkeypatch):
 
 
 def test_all_shares_are_measured_where_none_is_asked_for(monkeypatch):
+    built, real = [], studies.two_layers
     monkeypatch.setattr(studies, "HIDDEN", 6)
+    monkeypatch.setattr(studies, "two_layers", lambda *given: built.append(given) or real(*given))
     found = studies.skew_ratios(some_images(), KINDS["batch norm"], 1)
-    assert len(found) == 11
+    assert len(found) == len(built) == 11, "the dense layer is one of them"
     assert found == [studies.skew_ratios(some_images(), KINDS["batch norm"], 1, [s])[0] for s in studies.SHARES]
 
 

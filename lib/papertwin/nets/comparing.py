@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from papertwin.limits import check_choice, check_least, require
+from papertwin.nets.cifar_residual import cifar_resnet
 from papertwin.nets.conditional.search import pareto_front
 from papertwin.nets.counting import count
 from papertwin.training.clock import interleaved
@@ -48,6 +49,7 @@ class Repeated:
     test_images: int
     epochs: int
     seeds: int
+    few_seeds: int
     processes: int
     device: str
     seed: int
@@ -116,6 +118,11 @@ class Repeated:
         return range(self.first_seed, self.first_seed + self.seeds)
 
     @property
+    def few(self) -> range:
+        """Seeds of what needs fewer, the first ones, where a paper has `few_seeds`."""
+        return self.every_seed[: self.few_seeds]
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Of every training."""
         return {**SETTINGS, "epochs": self.epochs, "device": self.device}
@@ -123,6 +130,20 @@ class Repeated:
     def open_pool(self) -> Pool:
         """Processes for the trainings: as many as asked for, 0 for one a core; one where an accelerator trains."""
         return Pool.on(self.device, self.processes)
+
+
+def residual(classes: int, *, in_channels: int, seed: int, depth: int, own: float, width: float = 1.0) -> nn.Module:
+    """Build a residual network for small images, as trials want it.
+
+    Args:
+        classes: outputs.
+        in_channels: of an image.
+        seed: of the weights.
+        depth: layers, see `cifar_resnet`.
+        own: width that a paper gives it, as a share of the full one.
+        width: a factor of that.
+    """
+    return cifar_resnet(depth, classes, width=own * width, in_channels=in_channels, seed=seed)
 
 
 def train_all(

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from papertwin.limits import check_choice, check_least, check_list, check_parts, check_positive, require
-from papertwin.nets import cifar_resnet, comparing, count, resnet50, vgg
+from papertwin.nets import comparing, count, resnet50, vgg
 from papertwin.sparse.protocol import RECIPE, perceptron
 from papertwin.sparse.pruning import rounds_to
 from papertwin.training.trials import SetSizes
@@ -119,11 +119,6 @@ class Params(comparing.Repeated):
     def settings(self) -> dict[str, Any]:
         """Of every training, but for its passes and its rate."""
         return {**comparing.SETTINGS, **RECIPE, "device": self.device}
-
-    @property
-    def few(self) -> range:
-        """Seeds of what needs fewer."""
-        return self.every_seed[: self.few_seeds]
 
     @property
     def at_full_size(self) -> bool:
@@ -309,17 +304,12 @@ def _length(job: Dense | Job) -> float:
 def builders(params: Params) -> dict[str, partial]:
     """Builders of the networks: `build(classes, in_channels=…, seed=…, width=…)`, width a factor."""
     plain = partial(perceptron, neurons=params.neurons, side=params.side)
-    deep = partial(residual, depth=params.depth, own=params.base)
+    deep = partial(comparing.residual, depth=params.depth, own=params.base)
     return {
         "grid": plain if params.network == "mlp" else deep,
-        "resnet": partial(residual, depth=params.conv_depth, own=params.conv_width),
+        "resnet": partial(comparing.residual, depth=params.conv_depth, own=params.conv_width),
         "vgg": partial(without_norms, own=params.vgg_width, side=params.side),
     }
-
-
-def residual(classes: int, *, in_channels: int, seed: int, depth: int, own: float, width: float = 1.0) -> nn.Module:
-    """A residual network for small images."""
-    return cifar_resnet(depth, classes, width=own * width, in_channels=in_channels, seed=seed)
 
 
 def without_norms(classes: int, *, in_channels: int, seed: int, own: float, side: int, width: float = 1.0) -> nn.Module:

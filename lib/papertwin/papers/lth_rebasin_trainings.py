@@ -83,11 +83,13 @@ class Matched:
             as a number.
         gap: largest difference of a logit of A that renumbering by "end" makes, in double precision.
         commutes: whether that renumbering commutes with masking and keeps every layer's weights.
+        description: of the network, see `permutables`.
     """
 
     permutations: dict[Any, Permutations]
     gap: float
     commutes: bool
+    description: Description
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def match(pair: Pair, state_a: State, masks: Masks, states_b: dict[int, State], 
     found[BY_WEIGHTS] = weight_matching(state_a, states_b[0], description, generator).permutations
     test = torch.from_numpy(sets.test[0][:SHOWN])
     gap = check_same_function(with_state(model, state_a), description, found[END], test, tolerance=float("inf"))
-    return Matched(found, gap, commutes(state_a, masks, description, found[END]))
+    return Matched(found, gap, commutes(state_a, masks, description, found[END]), description)
 
 
 def match_batches(sets: Sets, params: Params) -> list[torch.Tensor]:
@@ -273,8 +275,9 @@ def beginning(job: Job, found: Found, params: Params) -> tuple[State, Masks]:
         return a.states[job.rewind], masks
     if job.method == NAIVE:
         return b.states[job.rewind], masks
-    sigma = found.matched[pair].permutations[RANDOM if job.method == RANDOM else job.matched or END]
-    return b.states[job.rewind], permuted(masks, permutables(build(params, job, 10)), sigma)
+    matched = found.matched[pair]
+    sigma = matched.permutations[RANDOM if job.method == RANDOM else job.matched or END]
+    return b.states[job.rewind], permuted(masks, matched.description, sigma)
 
 
 def train_ticket(job: Job, state: State, masks: Masks, params: Params) -> Ticket:

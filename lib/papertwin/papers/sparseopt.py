@@ -14,10 +14,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
 from papertwin.limits import check_least, check_list, check_parts, require
-from papertwin.nets import cifar_resnet, comparing, count, resnet50
+from papertwin.nets import comparing, count, resnet50
 from papertwin.sparse import protocol
 from papertwin.sparse.protocol import RECIPE, perceptron
 from papertwin.sparse.trials import Plan, SparseTrial, train_sparse
@@ -109,11 +108,6 @@ class Params(comparing.Repeated):
         """Of the image sets of the shared protocol, those of SRigL's notebook."""
         return replace(self.sizes, check=1000, test=2000)
 
-    @property
-    def few(self) -> range:
-        """Seeds of what needs fewer."""
-        return self.every_seed[: self.few_seeds]
-
 
 @dataclass(frozen=True)
 class Job:
@@ -186,13 +180,8 @@ def _cost(job: Job) -> int:
 def builders(params: Params) -> dict[str, partial]:
     """Builders of the networks: `build(classes, in_channels=…, seed=…)`."""
     mlp = partial(perceptron, neurons=params.width, side=params.side)
-    resnet = partial(residual, depth=params.conv_depth, width=params.conv_width)
+    resnet = partial(comparing.residual, depth=params.conv_depth, own=params.conv_width)
     return {"mlp": mlp, "protocol": mlp, "resnet": resnet}
-
-
-def residual(classes: int, *, in_channels: int, seed: int, depth: int, width: float) -> nn.Module:
-    """A residual network for small images."""
-    return cifar_resnet(depth, classes, width=width, in_channels=in_channels, seed=seed)
 
 
 def plan(params: Params) -> dict[str, Any]:

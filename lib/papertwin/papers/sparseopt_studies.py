@@ -98,17 +98,17 @@ def skew_ratios(data: Part, kind: Kind, seed: int, shares: Sequence[float] = SHA
         shares: of the inputs of each neuron.
     """
     images, labels = data
-    found = []
+    found: dict[float, float] = {}
     with single_thread():
-        for share in (0.0, *shares):
+        for share in dict.fromkeys((0.0, *shares)):
             model = two_layers(images[0].numel(), kind, seed).to(images.device)
             weight, generator = model.get_submodule("fc1").weight, torch.Generator().manual_seed(seed)
             fan_in = round((1 - share) * weight.shape[1])
             mask = constant_fan_in_mask(tuple(weight.shape), fan_in, generator).to(weight.device)
             sparse_init_(weight, mask, kind.first, generator)
             functional.cross_entropy(model(images), labels).backward()
-            found.append(float(weight.grad[mask].abs().mean()))
-    return [each / found[0] for each in found[1:]]
+            found[share] = float(weight.grad[mask].abs().mean())
+    return [found[share] / found[0.0] for share in shares]
 
 
 def two_layers(inputs: int, kind: Kind, seed: int) -> nn.Module:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from papertwin.limits import check_least, check_list, check_parts
-from papertwin.nets import cifar_resnet, comparing, count, resnet50, vit
+from papertwin.nets import comparing, count, resnet50, vit
 from papertwin.nets.initial import seeded
 from papertwin.nets.layers import activated, chain, convolution, dense
 from papertwin.nets.sizes import scaled
@@ -185,14 +185,9 @@ def builders(params: Params) -> dict[str, partial]:
     """Builders of the networks: `build(classes, in_channels=…, seed=…, width=…)`, width a factor."""
     return {
         "mlp": partial(perceptron, neurons=params.width, side=params.side),
-        "resnet": partial(residual, depth=params.conv_depth, own=params.conv_width),
+        "resnet": partial(comparing.residual, depth=params.conv_depth, own=params.conv_width),
         "mobile": partial(separable, own=params.conv_width),
     }
-
-
-def residual(classes: int, *, in_channels: int, seed: int, depth: int, own: float, width: float = 1.0) -> nn.Module:
-    """A residual network for small images."""
-    return cifar_resnet(depth, classes, width=own * width, in_channels=in_channels, seed=seed)
 
 
 def separable(classes: int, *, in_channels: int, seed: int, own: float, width: float = 1.0) -> nn.Module:
