@@ -81,6 +81,7 @@ def test_only_the_papers_own_networks_and_images_are_at_full_size():
         "paper": True,
     }
     full = found["paper"]
+    assert replace(full, dataset="cifar100").at_full_size
     for change in (
         {"side": 16},
         {"base": 0.5},

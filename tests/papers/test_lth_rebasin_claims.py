@@ -1,5 +1,6 @@
 """Claims and tables on lottery tickets, on rows in which every training has a value of its own."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -160,6 +161,20 @@ def test_full_size_judges_the_papers_own_claims(barriers, rounds, groups):
     assert measured["C2c"].value is None
     verdicts = {each.claim.id: str(each.verdict) for each in judge(BOOK, "paper", measured)}
     assert verdicts["C1a"] == verdicts["C4"] == "REPRODUCED"
+
+
+def test_the_claim_about_cifar_100_is_judged_on_cifar_100(barriers, rounds, groups):
+    other = replace(FULL, dataset="cifar100", widths=[1.0, 4.0, 16.0], rewinds=[0, 20, 75, 100])
+    table, matched = table_of(other, noise=0.0), dict(enumerate(MATCHED))
+    measured = claims.every_claim(other, table, barriers, rounds, groups, matched)
+    rows = table[(table["network"] == "grid") & (table["member"] == 0) & (table["matched"] == 0)]
+    rows = rows[(rows["width"] == 16.0) & (rows["sparsity"] == 0.97) & (rows["rewind"] == 100)].set_index("method")
+    means = rows.groupby("method")["test accuracy"].mean()
+    assert measured["C2c"].value == pytest.approx(means["permuted"] - means["naive"])
+    assert measured["C1a"].value is None
+    for change in ({"widths": [1.0, 4.0, 8.0]}, {"rewinds": [0, 20, 75]}, {"base": 0.5}, {"dataset": "cifar10"}):
+        less = replace(other, **change)
+        assert claims.every_claim(less, table, barriers, rounds, groups, matched)["C2c"].value is None, change
 
 
 def test_the_smaller_gap_counts_for_each_seed():

@@ -32,6 +32,8 @@ PROTOCOL_NEURONS, EVERY = 256, 25  # of its perceptron; ΔT of trainers whose co
 CONV_SHARE = 0.5  # of the weights that remain, pruned in a round beside the grid, where time is short
 VGG_AT, VGG_RATE = (0.8, 0.9), 0.02  # sparsities, and a rate at which a network without norms trains
 OF_A, OF_MEMBER = 1000, 2000  # what is added to a seed for A, and once for each further network of an ensemble
+CIFARS = ("cifar10", "cifar100")  # images of the paper's ResNet20
+WIDEST = (16.0, 0.97, 100)  # width, sparsity and rewind point of the claim about CIFAR-100
 PASSES = 80  # of the paper's ResNet50 on ImageNet
 
 
@@ -122,11 +124,18 @@ class Params(comparing.Repeated):
 
     @property
     def at_full_size(self) -> bool:
-        """Whether the network of the grid, its images and its training are as large as the paper's ResNet20."""
-        same = (self.dataset, self.side, self.network, self.depth, self.base) == ("cifar10", 32, "resnet", 20, 1.0)
+        """Whether the network of the grid and its training are as large as the paper's, on CIFAR-10 or CIFAR-100."""
+        same = (self.side, self.network, self.depth, self.base) == (32, "resnet", 20, 1.0) and self.dataset in CIFARS
         pruned = self.prune_epochs >= 50 and self.share == 0.2 and self.train_images >= 45000
         rates = (self.rate, self.sparse_rate, self.prune_rate) == (0.08, 0.02, 0.01)
         return same and pruned and rates and self.epochs >= 200 and (self.near, self.far) == (20, 75)
+
+    @property
+    def has_widest(self) -> bool:
+        """Whether the trainings of the claim about CIFAR-100 are there, at full size."""
+        width, sparsity, rewind = WIDEST
+        there = width in self.widths and sparsity in self.sparsities and rewind in self.rewinds
+        return self.at_full_size and self.dataset == "cifar100" and there
 
     @property
     def vgg_at_full_size(self) -> bool:
