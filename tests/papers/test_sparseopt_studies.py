@@ -46,6 +46,16 @@ TABLE = pd.DataFrame(
 )
 
 
+def test_rates_of_explored_weights_are_of_rigl_on_the_perceptron():
+    rates = studies.itop_rates(TABLE, 2, range(1, 3))
+    assert list(rates) == [PLAIN, OURS, GROWTH]
+    assert rates[PLAIN].to_dict() == {(0.9, 2): 50.0, (0.95, 2): 41.0, (0.99, 1): 8.0, (0.99, 2): 9.0}
+    assert rates[OURS].to_dict() == {(0.95, 2): 40.0, (0.99, 1): 12.5, (0.99, 2): 14.0}
+    assert rates[GROWTH].to_dict() == {(0.99, 1): 2.0, (0.99, 2): 3.5}
+    assert studies.itop_rates(TABLE, 8, [1])[PLAIN].to_dict() == {(0.99, 1): 21.0}
+    assert (rates[OURS] - rates[PLAIN]).dropna().tolist() == [-1.0, 4.5, 5.0]
+
+
 def test_rows_of_an_arm_are_by_seed():
     rows = studies.of_arm(TABLE, "mlp", "RigL", OURS, 0.99, 2)
     assert rows.index.tolist() == [1, 2, 3]

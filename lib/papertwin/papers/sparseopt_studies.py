@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from papertwin.nets.initial import seeded
 from papertwin.nets.layers import Named, chain, dense
-from papertwin.papers.sparseopt import OURS, PLAIN, Job, Params, builders
+from papertwin.papers.sparseopt import GROWTH, OURS, PLAIN, Job, Params, builders
 from papertwin.sparse.initialising import First, sparse_init_
 from papertwin.sparse.masks import constant_fan_in_mask, fan_ins
 from papertwin.sparse.skew import corrections, gradient_skew
@@ -260,6 +260,22 @@ def speeds(trials: Trials, method: str, sparsity: float, passes: int) -> pd.Data
         level = CLOSE * curve[-1, 1]
         rows[seed] = {arm: passes_to(each[arm][seed][:, 1], level) for arm in (PLAIN, OURS)}
     return pd.DataFrame(rows).T.rename_axis("seed")
+
+
+def itop_rates(table: pd.DataFrame, passes: int, seeds: Sequence[int]) -> dict[str, pd.Series]:
+    """Figure 7: weights of the perceptron that RigL ever had active, per cent.
+
+    Args:
+        table: of trials.
+        passes: of the trainings.
+        seeds: those that every arm has.
+
+    Returns:
+        Arm → rate, index (sparsity, seed).
+    """
+    rows = table[(table["network"] == "mlp") & (table["method"] == "RigL") & (table["passes"] == passes)]
+    rows = rows[rows["seed"].isin(list(seeds))].set_index(["sparsity", "seed"]).sort_index()
+    return {arm: rows[rows["arm"] == arm]["ITOP"] for arm in (PLAIN, OURS, GROWTH)}
 
 
 def arm_table(table: pd.DataFrame, arms: Sequence[str], sparsity: float, passes: int) -> pd.DataFrame:
