@@ -1,4 +1,4 @@
-"""What every test shares: outputs go to a temporary folder, figures are drawn without a screen."""
+"""What every test shares: outputs go to a temporary folder, no screen, and one thread of torch."""
 
 import os
 from dataclasses import dataclass
@@ -100,6 +100,18 @@ def _figures_elsewhere(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PAPERTWIN_FIGURES", str(tmp_path_factory.mktemp("figures")))
         patch.setenv("MPLBACKEND", "Agg")
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Small tensors gain nothing by threads, which wait for one another wherever other programs have the cores.
+
+    Sums do not depend on the cores either. Tests of threads ask for theirs.
+    """
+    from papertwin.training.loop import single_thread
+
+    with single_thread():
         yield
 
 

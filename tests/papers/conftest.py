@@ -1,16 +1,7 @@
-"""What the tests of all papers share: one thread, so that sums do not depend on the cores; equal networks; costs."""
+"""What the tests of all papers share: equal networks, and what a perceptron costs."""
 
 import pytest
 import torch
-
-from papertwin.training.loop import single_thread
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """For the whole of a file."""
-    with single_thread():
-        yield
 
 
 def _same_state(first, second):

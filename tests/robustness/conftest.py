@@ -12,7 +12,6 @@ from torch import nn
 from papertwin.nets import mlp
 from papertwin.robustness import pointwise
 from papertwin.robustness.inputs import frozen, predict_labels
-from papertwin.training.loop import single_thread
 
 
 def convolutional() -> nn.Sequential:
@@ -112,10 +111,3 @@ def always_prove(monkeypatch):
     """Try a proof after every first optimum that breaks a row, with few steps."""
     monkeypatch.setattr(pointwise, "MANY", 0)
     monkeypatch.setattr(pointwise, "prove_infeasible", partial(pointwise.prove_infeasible, steps=100))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Small networks are slower with more threads, and far slower where other programs have the cores."""
-    with single_thread():
-        yield

@@ -74,11 +74,24 @@ print(len(wrong))
 """
 
 
-@pytest.mark.parametrize("case", ["the same state", "another state", "copied in inference mode"])
-def test_a_layer_that_threads_share_outlives_its_changes(case):
-    command = [sys.executable, "-c", CODE, case, "3"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr
+CASES = ["the same state", "another state", "copied in inference mode"]
+
+
+@pytest.fixture(scope="module")
+def started():
+    """One process a case, all at once."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    found = {case: subprocess.Popen([sys.executable, "-c", CODE, case, "3"], **options) for case in CASES}
+    yield found
+    for process in found.values():
+        with process:
+            process.kill()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_layer_that_threads_share_outlives_its_changes(case, started):
+    output, errors = started[case].communicate(timeout=300)
+    assert (started[case].returncode, output.strip()) == (0, "0"), errors
 
 
 # ---- layouts that are kept -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from papertwin.sparse.schedule import DropSchedule
 from papertwin.sparse.sparseopt import HAM, SparseOpt, UnitNorm
 from papertwin.sparse.trials import Plan, train_sparse
 from papertwin.sparse.updaters import SET, RigL, SRigL, Updater
-from papertwin.training.loop import fit, scores, single_thread
+from papertwin.training.loop import fit, scores
 from papertwin.training.trials import Sets, SetSizes
 
 SIZES = SetSizes("made up", 6, 40, 30, 50)
@@ -23,12 +23,6 @@ SETTINGS = {"epochs": 4, "rate": 0.1, "batch": 16, "weight_decay": 1e-3}
 STEPS = 4 * 3  # 40 images are three batches of at most 16
 KINDS = {"static": Updater, "set": SET, "rigl": RigL, "srigl": SRigL}
 SPARSE = tuple(KINDS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    with single_thread():
-        yield
 
 
 @pytest.fixture(autouse=True)

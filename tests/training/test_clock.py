@@ -5,6 +5,7 @@ import torch
 
 from papertwin.errors import InputError
 from papertwin.training import clock
+from papertwin.training.loop import torch_threads
 
 
 @pytest.fixture
@@ -41,11 +42,12 @@ def test_rounds_go_on_until_the_seconds_have_passed(clockwork):
 
 
 def test_threads_are_those_asked_for_and_come_back():
-    before, seen = torch.get_num_threads(), []
-    clock.interleaved({"a": lambda: seen.append(torch.get_num_threads())}, rounds=1)
-    clock.interleaved({"a": lambda: seen.append(torch.get_num_threads())}, rounds=1, threads=None)
-    assert seen == [1, 1, before, before]
-    assert torch.get_num_threads() == before
+    seen = []
+    with torch_threads(2):
+        clock.interleaved({"a": lambda: seen.append(torch.get_num_threads())}, rounds=1)
+        clock.interleaved({"a": lambda: seen.append(torch.get_num_threads())}, rounds=1, threads=None)
+        assert seen == [1, 1, 2, 2]
+        assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize(("calls", "rounds"), [({}, 3), ({"a": print}, 0), ({"a": print}, 1.5)])
