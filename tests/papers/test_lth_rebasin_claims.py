@@ -258,10 +258,22 @@ def test_the_shared_table_has_the_protocol_of_the_other_papers(table):
 
 
 def test_ensembles_stand_beside_the_published_ones(groups):
-    found = tables.ensemble_table(groups, BOOK.published["ensembles"])
+    found = tables.ensemble_table(groups, BOOK.published["ensembles"]["cifar10"])
     assert found.index.tolist() == ["LTH", "naive", "permuted", "IMP"]
     assert found.loc["IMP", "published disagreement"] == pytest.approx(9.3)
     assert found.loc["naive", "disagreement"] == pytest.approx(10.7)
+    without = tables.ensemble_table(groups, {})
+    assert without.filter(like="published").isna().all(axis=None)
+    assert without["single"].equals(found["single"])
+
+
+def test_what_stands_beside_ours_is_of_the_same_images():
+    assert (QUICK.printed, QUICK.theirs) == ("cifar10", "CIFAR-10")
+    other = replace(QUICK, dataset="cifar100", side=32)
+    assert (other.printed, other.theirs) == ("cifar100", "CIFAR-100")
+    assert set(BOOK.published) >= {"cifar10", "cifar100"}
+    stamps = {each.id: each.stamped(other) for each in BOOK.figures}
+    assert stamps["fig5"] == stamps["fig9"] == "perceptron on CIFAR-100 in place of ResNet20 on CIFAR-100"
 
 
 def test_early_matching_stands_at_its_share_of_the_passes(table):

@@ -19,7 +19,7 @@ from papertwin.limits import check_choice, check_least, check_list, check_parts,
 from papertwin.nets import comparing, count, resnet50, vgg
 from papertwin.sparse.protocol import RECIPE, perceptron
 from papertwin.sparse.pruning import rounds_to
-from papertwin.training.trials import SetSizes
+from papertwin.training.trials import SPOKEN, SetSizes
 from papertwin.words import number
 
 TICKET, NAIVE, PERMUTED, RANDOM = "LTH", "naive", "permuted", "random"
@@ -129,6 +129,16 @@ class Params(comparing.Repeated):
         pruned = self.prune_epochs >= 50 and self.share == 0.2 and self.train_images >= 45000
         rates = (self.rate, self.sparse_rate, self.prune_rate) == (0.08, 0.02, 0.01)
         return same and pruned and rates and self.epochs >= 200 and (self.near, self.far) == (20, 75)
+
+    @property
+    def printed(self) -> str:
+        """Images of the paper whose published numbers stand beside ours."""
+        return "cifar100" if self.dataset == "cifar100" else "cifar10"
+
+    @property
+    def theirs(self) -> str:
+        """What these are called, for stamps."""
+        return SPOKEN[self.printed]
 
     @property
     def has_widest(self) -> bool:

@@ -3,8 +3,8 @@
 The correction lives in `papertwin.sparse.sparseopt`; here is what is done with it: which methods, sparsities, lengths
 and seeds. Deviations from the paper: data and size (a perceptron and a residual network of 8 layers on Fashion-MNIST
 for ResNet-50 on ImageNet and ResNet-20 on CIFAR-100 at quick), trainings of 2 to 8 passes, ΔT 25 steps, α of HAM 0.2
-instead of 200, with which nothing trains here. First weights are those of the dense network, masked, as the paper's
-argument needs them; those of the shared protocol are scaled to the fan-in, as in SRigL's notebook.
+instead of its public default 200, with which nothing trains here. First weights are those of the dense network, masked,
+as the paper's argument needs them; those of the shared protocol are scaled to the fan-in, as in SRigL's notebook.
 """
 
 from collections.abc import Iterable, Mapping
@@ -90,7 +90,9 @@ class Params(comparing.Repeated):
         expected = "it must hold at least two numbers: the shortest and the longest are compared"
         require(self, "passes", len(self.passes) >= 2, expected)
         check_parts(self, {"few_seeds": "seeds", "conv_images": "train_images"}, "of which they are the first")
-        require(self, "alpha", 0 < self.alpha < 1e6, "it must be above 0 and below a million; it is 200 in the paper")
+        require(
+            self, "alpha", 0 < self.alpha < 1e6, "it must be above 0 and below a million; by default HAM has 200"
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -156,8 +158,7 @@ def every_job(params: Params) -> list[Job]:
     jobs += grid("mlp", ["RigL"], (OURS_ACTIVE, UNIT, OURS_UNIT, HAM, BOTH), [0.99], [shortest], seeds)
     jobs += grid("mlp", ["RigL"], (PLAIN, OURS, GROWTH), ITOP_AT, [longest], params.few)
     jobs += grid("resnet", ["RigL"], (PLAIN, OURS), params.conv_sparsities, [params.conv_passes], seeds)
-    for methods, each in ((MOVING, seeds), (("static", "SRigL"), params.few)):
-        jobs += grid("protocol", methods, [OURS], PROTOCOL_AT, [params.epochs], each)
+    jobs += grid("protocol", METHODS, [OURS], PROTOCOL_AT, [params.epochs], seeds)
     jobs += grid("protocol", MOVING, [PLAIN], [0.99], [params.epochs], seeds)
     jobs += equal_fan_in_jobs(params)
     return sorted(dict.fromkeys(jobs), key=_cost, reverse=True)
