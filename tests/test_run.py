@@ -126,23 +126,26 @@ def test_a_stamped_exhibit_says_so_on_the_figure(toy):
 @dataclasses.dataclass
 class Params:
     images: str
-    at_full_size: bool = False
+    whole: bool = False
 
 
 @pytest.mark.parametrize(
-    ("params", "stamp", "text"),
+    ("params", "stamp", "instead", "full", "text"),
     [
-        (Params("pears"), "net on {params.images} in place of apples", "net on pears in place of apples"),
-        (Params("pears", True), "net on {params.images} in place of apples", "net on pears in place of apples"),
-        (Params("apples"), "{params.images} in place of apples", "apples, smaller or trained for less than there"),
-        (Params("apples", True), "{params.images} in place of apples", ""),
-        (Params("apples"), "{params.images}", "apples"),
-        (Params("apples"), "", ""),
-        (None, "simulated", "simulated"),
+        (Params("pears"), "net on {params.images}", "apples", "whole", "net on pears in place of apples"),
+        (Params("pears", True), "{params.images}", "apples", "whole", "pears in place of apples"),
+        (Params("pear", True), "{params.images}", "pears", "whole", "pear in place of pears"),
+        (Params("apples"), "{params.images}", "apples", "whole", "apples, smaller or trained for less than there"),
+        (Params("apples", True), "{params.images}", "apples", "whole", ""),
+        (Params("apples", True), "{params.images}", "apples", "", "apples, smaller or trained for less than there"),
+        (Params("apples", True), "apples", "{params.images}", "whole", ""),
+        (Params("apples"), "{params.images}", "", "", "apples"),
+        (Params("apples"), "", "", "", ""),
+        (None, "simulated", "", "", "simulated"),
     ],
 )
-def test_a_stamp_is_filled_in_from_the_parameters(toy, params, stamp, text):
-    exhibit = toy.ledger.figures[0].model_copy(update={"stamp": stamp})
+def test_a_stamp_is_filled_in_from_the_parameters(toy, params, stamp, instead, full, text):
+    exhibit = toy.ledger.figures[0].model_copy(update={"stamp": stamp, "instead": instead, "full": full})
     assert exhibit.stamped(params) == text
 
 
@@ -151,6 +154,20 @@ def test_a_stamp_that_names_no_parameter_is_an_error(toy, stamp):
     exhibit = toy.ledger.figures[0].model_copy(update={"stamp": stamp})
     with pytest.raises(LedgerError, match=r"stamp of fig1.*cannot be filled in.*Write \{params\.name\}"):
         exhibit.stamped(Params("apples"))
+
+
+def test_what_is_not_the_papers_own_says_so_in_the_results_too(toy):
+    figure, table = (
+        exhibit.model_copy(update={"stamp": "pears", "instead": "apples"})
+        for exhibit in (toy.ledger.figures[0], toy.ledger.tables[0])
+    )
+    book = toy.ledger.model_copy(update={"figures": [figure], "tables": [table]})
+    each = run.Run(book, toy.params, {}, "cpu")
+    each.save(plt.figure(), "fig1")
+    each.table(pd.DataFrame({"a": [1]}), "table1")
+    assert {saved.stamp for saved in each._saved.values()} == {"pears in place of apples"}
+    each.save(plt.figure(), "fig1", stamp="")
+    assert each._saved["fig1"].stamp == ""
 
 
 def test_a_promised_figure_that_was_not_saved_is_an_error(toy):

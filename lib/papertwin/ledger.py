@@ -49,11 +49,11 @@ class Exhibit(_Entry):
     """One figure or table of the paper and what became of it here.
 
     `timing` marks measured seconds. `stamp` is written on the figure itself: what its data are if they are not the
-    paper's own (simulated, synthetic, a substitute); empty only where they are; `{params.…}` in it are parameters of
-    the run. Tables of several papers that have the
-    same words in `joined` are put under each other by the report, see `papertwin.joined`. `rows` explains the rows that
-    this paper brings, in the order in which they are to stand; `+ X` explains every row `… + X`. `note` is shown with
-    the joined table: what a reader of this paper's rows must know.
+    paper's own (simulated, synthetic, a substitute); empty only where they are. `instead` is what of the paper that
+    stands for, `{params.…}` in both are parameters of the run, and `full` names the one that tells whether it has the
+    paper's size. Tables of several papers with the same words in `joined` are put under each other by the report, see
+    `papertwin.joined`. `rows` explains the rows that this paper brings, in the order in which they are to stand; `+ X`
+    explains every row `… + X`. `note` is shown with the joined table: what a reader of this paper's rows must know.
     """
 
     id: str = Field(pattern=r"^(fig|table)[a-z0-9_]+$")
@@ -63,6 +63,8 @@ class Exhibit(_Entry):
     reason: str = ""
     timing: bool = False
     stamp: str = ""
+    instead: str = ""
+    full: str = ""
     joined: str = Field(default="", pattern=r"^([a-z][a-z ]*[a-z])?$")
     rows: dict[str, Row] = {}
     note: str = ""
@@ -78,8 +80,7 @@ class Exhibit(_Entry):
     def stamped(self, params: Any) -> str:
         """Fill in the stamp: what is written on the figure of a run.
 
-        Where it then says that something stands in place of itself, there is nothing to say if the run has the paper's
-        size (`params.at_full_size`), else that it is smaller.
+        Where these are the paper's own, there is nothing to say if the run has the paper's size, else that it is less.
 
         Args:
             params: the paper's `Params`.
@@ -88,16 +89,18 @@ class Exhibit(_Entry):
             LedgerError: the stamp names a parameter that there is not.
         """
         try:
-            text = self.stamp.format(params=params)
+            ours, theirs = self.stamp.format(params=params), self.instead.format(params=params)
+            whole = bool(self.full) and getattr(params, self.full)
         except (AttributeError, KeyError, IndexError, ValueError) as error:
             raise LedgerError(
-                f"The stamp of {self.id}, {self.stamp!r}, cannot be filled in: {error}. "
-                "Write {params.name}, where name is a parameter or property of Params."
+                f"The stamp of {self.id}, {self.stamp!r} in place of {self.instead!r}, cannot be filled in: {error}. "
+                "Write {params.name}, where name is a parameter or property of Params; `full` is such a name."
             ) from error
-        ours, instead, theirs = text.partition(" in place of ")
-        if not instead or ours != theirs:
-            return text
-        return "" if getattr(params, "at_full_size", False) else f"{ours}, smaller or trained for less than there"
+        if not theirs:
+            return ours
+        if ours != theirs:
+            return f"{ours} in place of {theirs}"
+        return "" if whole else f"{ours}, smaller or trained for less than there"
 
 
 class Rule(_Entry):

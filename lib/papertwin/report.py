@@ -45,6 +45,7 @@ class Sheet:
     rows: list[list[str]]
     omitted: int = 0
     source: str = ""
+    stamp: str = ""
 
     @property
     def wide(self) -> bool:
@@ -270,7 +271,7 @@ def _sheet(view: RunView, saved: Saved, folder: Path, base: Path) -> list[Sheet]
     header, body = (rows[0], rows[1:]) if rows else ([], [])
     link = Path(file.name).relative_to(base).as_posix()
     omitted = max(0, len(body) - MAX_ROWS)
-    return [Sheet(saved.id, saved.caption, link, header, body[:MAX_ROWS], omitted, saved.source)]
+    return [Sheet(saved.id, saved.caption, link, header, body[:MAX_ROWS], omitted, saved.source, saved.stamp)]
 
 
 def _short(text: str) -> str:

@@ -51,18 +51,19 @@ class SavedFile(_Entry):
 
 
 class Saved(_Entry):
-    """A figure or table that the run has saved; `files` are "png", "pdf" and "data"."""
+    """A figure or table that the run has saved; `files` are "png", "pdf" and "data", `stamp` is as on the figure."""
 
     id: str
     caption: str = ""
     source: str = ""
+    stamp: str = ""
     files: dict[str, SavedFile] = {}
 
     @classmethod
-    def of(cls, exhibit: Exhibit, written: Mapping[str, Path]) -> Self:
+    def of(cls, exhibit: Exhibit, written: Mapping[str, Path], stamp: str = "") -> Self:
         """Describe the files of an exhibit that have just been written."""
         listed = {kind: SavedFile.of(path) for kind, path in written.items()}
-        return cls(id=exhibit.id, caption=exhibit.caption, source=exhibit.source, files=listed)
+        return cls(id=exhibit.id, caption=exhibit.caption, source=exhibit.source, stamp=stamp, files=listed)
 
 
 class JudgedClaim(_Entry):

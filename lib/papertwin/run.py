@@ -88,17 +88,18 @@ class Run:
         from papertwin import figures
 
         exhibit = self._exhibit(name)
-        if text := exhibit.stamped(self.params) if stamp is None else stamp:
+        text = exhibit.stamped(self.params) if stamp is None else stamp
+        if text:
             figures.stamp(figure, text)
         written = figures.save_figure(figure, self.folder, name, {"figure": name, **self._identity()})
-        self._saved[name] = results.Saved.of(exhibit, written)
+        self._saved[name] = results.Saved.of(exhibit, written, text)
 
     def table(self, frame: "pd.DataFrame", name: str) -> "pd.DataFrame":
         """Save a table of the ledger as CSV and return it, so that the cell shows it."""
         exhibit = self._exhibit(name)
         path = self.folder / f"{name}.csv"
         files.write_text(path, frame.to_csv(float_format="%.9g", lineterminator="\n"))
-        self._saved[name] = results.Saved.of(exhibit, {"data": path})
+        self._saved[name] = results.Saved.of(exhibit, {"data": path}, exhibit.stamped(self.params))
         return frame
 
     def claims(self, measured: Mapping[str, Measured]) -> Claims:

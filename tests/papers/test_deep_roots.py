@@ -61,7 +61,10 @@ def test_parameters_become_sizes_and_seeds():
     assert list(params.every_seed) == [6, 7, 8]
     assert params.settings["epochs"] == 7
     assert not PARAMS.at_full_size
-    assert replace(PARAMS, dataset="cifar10", side=32, width=1.0).at_full_size
+    full = replace(PARAMS, dataset="cifar10", side=32, width=1.0, train_images=45000, check_images=5000, epochs=300)
+    assert full.at_full_size
+    for change in ({"side": 16}, {"width": 0.5}, {"dataset": "cifar100"}, {"train_images": 44_000}, {"epochs": 299}):
+        assert not replace(full, **change).at_full_size
 
 
 # ---- full size -------------------------------------------------------------------------------------------------------

@@ -57,9 +57,10 @@ def test_parameters_become_seeds():
 
 
 def test_full_size_is_that_of_data_images_and_networks():
-    full = replace(PARAMS, dataset="cifar10", side=32, width=1.0)
+    full = replace(PARAMS, dataset="cifar10", side=32, width=1.0, train_images=45000, check_images=5000, epochs=300)
     assert full.at_full_size
-    for change in ({"side": 16}, {"width": 0.5}, {"dataset": "mnist", "side": 28}):
+    less = [{"train_images": 44_000}, {"epochs": 299}]
+    for change in ({"side": 16}, {"width": 0.5}, {"dataset": "mnist", "side": 28}, *less):
         assert not replace(full, **change).at_full_size
 
 

@@ -12,6 +12,7 @@ from papertwin.papers import low_rank_filters as paper
 from papertwin.papers import low_rank_filters_claims as claims
 from papertwin.training.intervals import t_interval
 
+FULL = paper.Params(dataset="cifar10", side=32, width=1.0, train_images=45000, check_images=5000, epochs=300)
 VGG, GOOGLENET, CIFAR = (paper.results(prefix) for prefix in ("", "GoogLeNet ", "CIFAR "))
 
 
@@ -255,7 +256,10 @@ def test_every_claim_is_measured_on_its_own_networks_rules_and_tables():
 
 
 def test_at_full_size_one_claim_more_is_measured_and_no_other_changes():
-    measured, full = every(paper.Params()), every(paper.Params(dataset="cifar10", side=32, width=1.0))
+    measured, full = (
+        every(paper.Params()),
+        every(FULL),
+    )
     assert full["C6c"].value == pytest.approx(3.3)
     assert full["C6c"].note == "error, points; per seed +3.28, +3.30, +3.32"
     assert {claim for claim in measured if measured[claim] != full[claim]} == {"C6c"}
@@ -298,5 +302,4 @@ def test_every_claim_of_the_ledger_is_measured():
 def test_only_the_full_size_decides_about_cifar():
     found = claims.worse_by(trials({"gmp": 20.0, "gmp-lr": 21.0}), "gmp-lr", "gmp")
     assert claims.at_full_size(paper.Params(), found).value is None
-    full = paper.Params(dataset="cifar10", side=32, width=1.0)
-    assert claims.at_full_size(full, found).value == pytest.approx(0.8)
+    assert claims.at_full_size(FULL, found).value == pytest.approx(0.8)

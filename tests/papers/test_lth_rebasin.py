@@ -103,7 +103,7 @@ def test_only_full_size_has_no_stamp():
     ours = "perceptron on Fashion-MNIST in place of ResNet20 on CIFAR-10"
     assert {stamps["quick"][name] for name in ("fig3a", "fig4a", "fig4b", "fig5", "fig9")} == {ours}
     assert stamps["full"]["fig5"] == "ResNet20 on CIFAR-10, smaller or trained for less than there"
-    assert stamps["full"]["fig8"] == "a smaller VGG11 on CIFAR-10 in place of VGG11 on CIFAR-10"
+    assert stamps["full"]["fig8"] == "VGG11 on CIFAR-10, smaller or trained for less than there"
     assert (stamps["paper"]["fig5"], stamps["paper"]["fig8"]) == ("", "")
     assert {each["fig1"] for each in stamps.values()} == {"a toy of two weights"}
     for name in ("full", "paper"):

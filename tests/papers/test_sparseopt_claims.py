@@ -207,6 +207,7 @@ def test_the_claim_about_cifar_100_is_measured_at_full_size_only(table, trials, 
     assert found.interval is not None
     less = [{"dataset": "cifar10"}, {"side": 16}, {"conv_depth": 8}, {"conv_width": 0.5}, {"conv_passes": 50}]
     for change in [*less, {"conv_images": 30000}, {"conv_sparsities": [0.95]}]:
+        assert not replace(full, **change).at_full_size, change
         assert claims.every_claim(replace(full, **change), rows, trials, skews)["C3a"].value is None, change
     assert {job.sparsity for job in paper.every_job(full) if job.network == "resnet"} == {0.95, 0.97}
 

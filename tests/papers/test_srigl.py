@@ -94,8 +94,9 @@ def test_the_extremes_of_parameters_can_be_used():
 
 def test_only_the_papers_own_network_and_images_are_at_full_size():
     full = {"dataset": "cifar10", "side": 32, "conv_depth": 18, "conv_width": 1.0, "epochs": 250}
+    full |= {"train_images": 45_000, "check_images": 5000, "conv_images": 45_000}
     assert replace(PARAMS, **full).at_full_size
-    for change in ({"side": 16}, {"conv_depth": 20}, {"conv_width": 0.5}, {"epochs": 249}):
+    for change in ({"side": 16}, {"conv_depth": 20}, {"conv_width": 0.5}, {"epochs": 249}, {"conv_images": 44_999}):
         assert not replace(PARAMS, **full | change).at_full_size
     assert not replace(PARAMS, **full | {"dataset": "mnist", "side": 28}).at_full_size
     book = ledger.load("srigl")

@@ -10,7 +10,16 @@ from papertwin.papers import srigl as paper
 from papertwin.papers import srigl_claims as claims
 from papertwin.sparse.variances import norm_variance
 
-FULL = paper.Params(dataset="cifar10", side=32, conv_depth=18, conv_width=1.0, epochs=250)
+FULL = paper.Params(
+    dataset="cifar10",
+    side=32,
+    conv_depth=18,
+    conv_width=1.0,
+    epochs=250,
+    train_images=45000,
+    check_images=5000,
+    conv_images=45000,
+)
 PLAIN = "SRigL without ablation"
 # test accuracy, in per cent, beside what each training adds of its own: network, method → at each sparsity
 BASE = {

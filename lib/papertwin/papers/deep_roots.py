@@ -61,8 +61,8 @@ class Params(comparing.Repeated):
 
     @property
     def at_full_size(self) -> bool:
-        """Whether the networks and images are those of the paper."""
-        return (self.dataset, self.side, self.width) == ("cifar10", 32, 1.0)
+        """Whether networks, images and passes are as many and as large as the paper's."""
+        return (self.dataset, self.side, self.width) == ("cifar10", 32, 1.0) and self.trains_whole
 
 
 def plan(params: Params) -> dict[str, Any]:

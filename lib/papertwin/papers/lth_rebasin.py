@@ -159,11 +159,6 @@ class Params(comparing.Repeated):
         """What the network of the grid is called, for stamps."""
         return "perceptron" if self.network == "mlp" else f"ResNet{self.depth}"
 
-    @property
-    def vgg_name(self) -> str:
-        """What VGG-11 is called, for stamps; the paper's own name only at full size."""
-        return "VGG11" if self.vgg_at_full_size else "a smaller VGG11"
-
     def images_of(self, network: str) -> SetSizes:
         """Sizes of the image sets of a network."""
         return self.sizes if network == "grid" else replace(self.sizes, train=self.conv_images)

@@ -90,9 +90,7 @@ class Params(comparing.Repeated):
         expected = "it must hold at least two numbers: the shortest and the longest are compared"
         require(self, "passes", len(self.passes) >= 2, expected)
         check_parts(self, {"few_seeds": "seeds", "conv_images": "train_images"}, "of which they are the first")
-        require(
-            self, "alpha", 0 < self.alpha < 1e6, "it must be above 0 and below a million; by default HAM has 200"
-        )
+        require(self, "alpha", 0 < self.alpha < 1e6, "it must be above 0 and below a million; by default HAM has 200")
 
     @property
     def settings(self) -> dict[str, Any]:

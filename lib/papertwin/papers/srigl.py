@@ -95,9 +95,9 @@ class Params(comparing.Repeated):
 
     @property
     def at_full_size(self) -> bool:
-        """Whether the residual network, its images and its training are as long as those of the paper's ResNet-18."""
+        """Whether the residual network, its images and its training are as large as those of the paper's ResNet-18."""
         same = (self.dataset, self.side, self.conv_depth, self.conv_width) == ("cifar10", 32, 18, 1.0)
-        return same and self.epochs >= 250
+        return same and self.epochs >= 250 and self.conv_images >= 45_000
 
 
 @dataclass(frozen=True)
