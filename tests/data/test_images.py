@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from papertwin.data.images import Images, load_images, read_idx
+from papertwin.data import cifar
+from papertwin.data.images import ABOUT, Images, load_images, read_idx
 from papertwin.errors import DataError, InputError
 
 RNG = np.random.default_rng(0)
@@ -27,6 +28,23 @@ def idx(array, kind=8):
 def some(count=4, classes=("a", "b", "c")):
     pixels = RNG.integers(0, 256, (count, 1, 2, 3), dtype=np.uint8)
     return Images(pixels, np.arange(count, dtype=np.int64) % len(classes), classes)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_what_is_known_of_a_set_is_what_its_files_hold(name):
+    about = ABOUT[name]
+    for split, count in (("train", about.train), ("test", about.test)):
+        found = load_images(name, split)
+        assert found.images.shape == (count, about.channels, about.side, about.side)
+        assert len(found.classes) == about.classes
+
+
+@pytest.mark.parametrize("name", cifar.SETS)
+def test_what_is_known_of_cifar_fits_its_reader(name):
+    about, kind = ABOUT[name], cifar.SETS[name]
+    assert (about.title, about.classes) == (kind.title, len(kind.classes))
+    assert (about.channels, about.side, about.side) == cifar.SHAPE
+    assert (about.train, about.test) == (50_000, 10_000)  # no files here: as their authors say
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

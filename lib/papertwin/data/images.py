@@ -34,6 +34,35 @@ Rows = Sequence[int] | np.ndarray | slice
 
 
 @dataclass(frozen=True)
+class About:
+    """What is known of an image set before it is read.
+
+    Attributes:
+        title: as people call it.
+        channels: of an image.
+        side: pixels of an image, which is square.
+        classes: how many.
+        train: images to train on.
+        test: images for test.
+    """
+
+    title: str
+    channels: int
+    side: int
+    classes: int
+    train: int
+    test: int
+
+
+ABOUT = {
+    "fashion_mnist": About("Fashion-MNIST", 1, 28, 10, 60_000, 10_000),
+    "mnist": About("MNIST", 1, 28, 10, 60_000, 10_000),
+    "cifar10": About("CIFAR-10", 3, 32, 10, 50_000, 10_000),
+    "cifar100": About("CIFAR-100", 3, 32, 100, 50_000, 10_000),
+}
+
+
+@dataclass(frozen=True)
 class Images:
     """Images and what they show.
 

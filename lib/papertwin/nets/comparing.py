@@ -13,13 +13,14 @@ import pandas as pd
 import torch
 from torch import nn
 
+from papertwin.data.images import ABOUT
 from papertwin.limits import check_choice, check_least, require
 from papertwin.nets.cifar_residual import cifar_resnet
 from papertwin.nets.conditional.search import pareto_front
 from papertwin.nets.counting import count
 from papertwin.training.clock import interleaved
 from papertwin.training.pool import Pool
-from papertwin.training.trials import SIDES, SPOKEN, SetSizes, Trial, draw_sets, train_trial
+from papertwin.training.trials import SetSizes, Trial, draw_sets, train_trial
 from papertwin.words import duration, number
 
 # of every training, with momentum and a cosine schedule; the memory order is faster for groups, only rounding differs
@@ -28,12 +29,6 @@ CORE, GPU = 20e9, 2e12  # multiply-accumulates a second, for plans
 IMAGENET_IMAGES = 1_281_167  # for training
 FULL_PASSES = 300  # of trainings of CIFAR-10 at full size
 TIMED_BATCH = 16  # images at once where small networks are timed
-HELD = {
-    "fashion_mnist": (60_000, 10_000),
-    "mnist": (60_000, 10_000),
-    "cifar10": (50_000, 10_000),
-    "cifar100": (50_000, 10_000),
-}  # to train on, for test
 FEW_SEEDS = "claims over seeds need intervals, which are drawn from 3 on"
 
 
@@ -64,9 +59,9 @@ class Repeated:
         Raises:
             ParameterError: unknown images, a side that does not divide theirs, too few of something, no width.
         """
-        check_choice(self, "dataset", SIDES)
+        check_choice(self, "dataset", ABOUT)
         check_least(self, {"side": 8}, "the layers that halve an image leave nothing of a smaller one")
-        own, (train, test) = SIDES[self.dataset], HELD[self.dataset]
+        own, train, test = (getattr(ABOUT[self.dataset], name) for name in ("side", "train", "test"))
         expected = f"it must divide the {own} pixels of {self.dataset}, which are averaged in blocks: take {own // 2}"
         require(self, "side", own % self.side == 0, expected)
         least = {"train_images": 100, "check_images": 50, "test_images": 50}
@@ -101,7 +96,7 @@ class Repeated:
     @property
     def images(self) -> str:
         """What the image set is called, for stamps."""
-        return SPOKEN[self.dataset]
+        return ABOUT[self.dataset].title
 
     @property
     def trains_whole(self) -> bool:
@@ -268,7 +263,7 @@ def planned(builders: Mapping[str, partial], params: Repeated) -> dict[str, Any]
     """
     sizes, seeds, epochs, batch = params.sizes, params.seeds, params.epochs, SETTINGS["batch"]
     with torch.device("meta"):
-        models = [build(10, in_channels=sizes.shape[0], seed=0) for build in builders.values()]
+        models = [build(sizes.classes, in_channels=sizes.shape[0], seed=0) for build in builders.values()]
     macs, parameters = zip(*(costs(model, sizes.shape) for model in models))
     steps = len(models) * seeds * epochs * -(-sizes.train // batch)
     operations = 3 * sum(macs) * seeds * epochs * sizes.train

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from papertwin.data.images import ABOUT
 from papertwin.limits import check_choice, check_least, check_list, check_parts, check_positive, require
 from papertwin.nets import comparing, count, resnet50, vgg
 from papertwin.sparse.protocol import RECIPE, perceptron
 from papertwin.sparse.pruning import rounds_to
-from papertwin.training.trials import SPOKEN, SetSizes
+from papertwin.training.trials import SetSizes
 from papertwin.words import number
 
 TICKET, NAIVE, PERMUTED, RANDOM = "LTH", "naive", "permuted", "random"
@@ -138,7 +139,7 @@ class Params(comparing.Repeated):
     @property
     def theirs(self) -> str:
         """What these are called, for stamps."""
-        return SPOKEN[self.printed]
+        return ABOUT[self.printed].title
 
     @property
     def has_widest(self) -> bool:
@@ -347,7 +348,7 @@ def plan(params: Params) -> dict[str, Any]:
     dense, jobs, macs, parameters = every_dense(params), every_job(params), {}, []
     with torch.device("meta"):
         for each in {(job.network, job.width): job for job in dense}.values():
-            counts = count(build(params, each, 10), params.sizes.shape)
+            counts = count(build(params, each, params.sizes.classes), params.sizes.shape)
             macs[each.network, each.width] = counts.macs
             parameters.append(counts.params)
         large = comparing.on_imagenet(resnet50(seed=0), [PASSES])

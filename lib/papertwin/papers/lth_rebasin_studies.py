@@ -204,7 +204,7 @@ def planes(found: Found, params: Params, pool: Pool) -> dict[str, Errors]:
     """Figure 4b, first seed: the plane through A, what is pruned from it to 90 %, and B; and with both renumbered."""
     pair = Pair("grid", WIDE, params.first_seed)
     a, b = found.a(params, pair), found.b(pair)
-    description = permutables(build(params, pair, 10))
+    description = found.matched[pair].description
     states = [a.last, a.pruned(LOW).state]
     moved = [permuted(each, description, found.matched[pair].permutations[END]) for each in states]
     tasks = [(pair, (each[0], b.last, each[1])) for each in (states, moved)]
@@ -334,6 +334,6 @@ def overlaps(found: Found, params: Params) -> pd.DataFrame:
 def _masks(found: Found, params: Params, pair: Pair) -> list[tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Layer, B's weights at its end, A's mask, and that mask renumbered for B, of each layer that is pruned."""
     last, masks = found.b(pair).last, found.a(params, pair).pruned(LOW).masks
-    description = permutables(build(params, pair, 10))
+    description = found.matched[pair].description
     moved = permuted(masks, description, found.matched[pair].permutations[END])
     return [(name, last[f"{name}.weight"], mask, moved[name]) for name, mask in masks.items()]

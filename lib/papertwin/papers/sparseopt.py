@@ -188,7 +188,7 @@ def plan(params: Params) -> dict[str, Any]:
     jobs, build = every_job(params), builders(params)
     with torch.device("meta"):
         macs = {
-            name: count(each(10, in_channels=params.sizes.shape[0], seed=0), params.sizes.shape).macs
+            name: count(each(params.sizes.classes, in_channels=params.sizes.shape[0], seed=0), params.sizes.shape).macs
             for name, each in build.items()
         }
         large = comparing.on_imagenet(resnet50(seed=0), PASSES)

@@ -128,7 +128,7 @@ def plan(params: Params) -> dict[str, Any]:
     jobs, build, macs = every_job(params), builders(params), {}
     with torch.device("meta"):
         for network, width in {(job.network, job.width) for job in jobs}:
-            model = build[network](10, in_channels=params.sizes.shape[0], seed=0, width=width)
+            model = build[network](params.sizes.classes, in_channels=params.sizes.shape[0], seed=0, width=width)
             macs[network, width] = count(model, params.sizes.shape).macs
         named = {"ResNet-50": resnet50(seed=0), "ViT-B/16": vit(seed=0)}
         large = {name: comparing.on_imagenet(model, [PASSES]) for name, model in named.items()}

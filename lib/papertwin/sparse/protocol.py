@@ -9,9 +9,10 @@ from collections.abc import Iterable
 import pandas as pd
 from torch import nn
 
+from papertwin.data.images import ABOUT
 from papertwin.nets.initial import seeded
 from papertwin.nets.layers import Named, chain, dense
-from papertwin.training.trials import SPOKEN, SetSizes
+from papertwin.training.trials import SetSizes
 
 RECIPE = {"rate": 0.1, "batch": 128, "weight_decay": 5e-4}  # with momentum 0.9 and a cosine schedule
 COLUMNS = ["trainer", "sparsity", "seed", "test accuracy", "protocol"]
@@ -45,7 +46,7 @@ def in_words(neurons: int, sizes: SetSizes, epochs: int, every: int) -> str:
     >>> in_words(256, SetSizes("fashion_mnist", 14, 12000, 1000, 2000), 5, 25)
     'perceptron 256-256, 12000 images of Fashion-MNIST 14×14, 5 passes, ΔT 25, tested on 2000'
     """
-    images = f"{sizes.train} images of {SPOKEN[sizes.dataset]} {sizes.side}×{sizes.side}"
+    images = f"{sizes.train} images of {ABOUT[sizes.dataset].title} {sizes.side}×{sizes.side}"
     return f"perceptron {neurons}-{neurons}, {images}, {epochs} passes, ΔT {every}, tested on {sizes.test}"
 
 

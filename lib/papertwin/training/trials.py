@@ -15,14 +15,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from papertwin.data.images import Images, load_images
+from papertwin.data.images import ABOUT, Images, load_images
 from papertwin.errors import InputError
 from papertwin.training.loop import fit, scores
 
-# names of the image sets, channels of their images, and pixels of a side
-SPOKEN = {"fashion_mnist": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-CHANNELS = {"fashion_mnist": 1, "mnist": 1, "cifar10": 3, "cifar100": 3}
-SIDES = {"fashion_mnist": 28, "mnist": 28, "cifar10": 32, "cifar100": 32}
 Part = tuple[np.ndarray, np.ndarray]  # images (n, c, h, w) float32, labels (n,) int64
 
 
@@ -65,9 +61,14 @@ class SetSizes:
     test: int
 
     @property
+    def classes(self) -> int:
+        """How many there are; the data need not be there."""
+        return ABOUT[self.dataset].classes
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Of an image, (c, h, w); the data need not be there."""
-        return CHANNELS[self.dataset], self.side, self.side
+        return ABOUT[self.dataset].channels, self.side, self.side
 
 
 @dataclass(frozen=True)
