@@ -135,6 +135,18 @@ def test_a_claim_beyond_the_profile_is_not_judged_and_says_why(book):
     assert "needs profile full" in last.reason
 
 
+def test_a_claim_that_no_profile_can_judge_says_so(book):
+    more = book.claims[2].model_copy(update={"needs": "more"})
+    book = book.model_copy(update={"claims": [*book.claims[:2], more]})
+    measured = FOUND | {"C3": Measured(None, note="it needs a factory")}
+    for profile in ("quick", "full", "paper"):
+        last = judge(book, profile, measured)[2]
+        assert (last.verdict, last.reason) == (Verdict.NOT_JUDGED, "no profile can judge it; it needs a factory")
+        assert judge(book, profile, FOUND)[2].reason == "no profile can judge it"
+    with pytest.raises(LedgerError, match="must judge"):
+        judge(book, "paper", {"C3": Measured(None, note="it needs a factory")})
+
+
 def test_a_claim_beyond_the_profile_keeps_its_own_note(book):
     measured = {"C1": Measured(2.0), "C2": Measured(True), "C3": Measured(None, note="3 frames found")}
     third = judge(book, "quick", measured)[2]

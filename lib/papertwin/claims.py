@@ -190,7 +190,7 @@ def judge(ledger: Ledger, profile: str, measured: Mapping[str, Measured]) -> lis
     """
     level = PROFILES.index(profile)
     known = {claim.id for claim in ledger.claims}
-    due = {claim.id for claim in ledger.claims if PROFILES.index(claim.needs) <= level}
+    due = {claim.id for claim in ledger.claims if claim.needs in PROFILES[: level + 1]}
     if unknown := sorted(set(measured) - known):
         raise LedgerError(f"{ledger.slug}: measured claims {unknown} are not in the ledger, which has {sorted(known)}.")
     if missing := sorted(due - set(measured)):
@@ -198,8 +198,9 @@ def judge(ledger: Ledger, profile: str, measured: Mapping[str, Measured]) -> lis
     judgements = []
     for claim in ledger.claims:
         if claim.id not in due:
-            reason = f"needs profile {claim.needs}, this run is {profile}"
             found = measured.get(claim.id)
+            none = "no profile can judge it"
+            reason = none if claim.needs == "more" else f"needs profile {claim.needs}, this run is {profile}"
             if found is not None and found.note:
                 reason += f"; {found.note}"
             judgements.append(Judgement(claim, found or Measured(None, note=reason), Verdict.NOT_JUDGED, reason))

@@ -127,14 +127,18 @@ class Rule(_Entry):
 
 
 class Claim(_Entry):
-    """One claim of the paper. `stable` is false where the verdict rests on measured time or a close call."""
+    """One claim of the paper.
+
+    `needs` is the lowest profile that can judge it, "more" where none can. `stable` is false where the verdict rests on
+    measured time or a close call.
+    """
 
     id: str = Field(pattern=r"^C[0-9]+[a-z]?$")
     statement: str
     source: str
     published: str
     rule: Rule
-    needs: ProfileName = "quick"
+    needs: ProfileName | Literal["more"] = "quick"
     stable: bool = True
 
 

@@ -14,7 +14,7 @@ from papertwin.papers.lth_rebasin_studies import ACTIVATIONS, IMP, PLAIN
 from papertwin.papers.lth_rebasin_tables import usual
 from papertwin.papers.lth_rebasin_trainings import Matched
 
-IMAGENET = Measured(None, note="no profile can judge it: it needs ImageNet, which is not here")
+IMAGENET = Measured(None, note="it needs ImageNet, which is not here")
 CIFAR100 = Measured(
     None,
     note="needs ResNet20 of width 16 on CIFAR-100: profile paper with dataset=cifar100, and your copy of the data",
@@ -118,7 +118,9 @@ def falls(barriers: pd.DataFrame, first: tuple[float, str], second: tuple[float,
 def connected(rounds: pd.DataFrame) -> Measured:
     """C7b: barrier between the dense network and the one pruned to 90 %, repaired, nats."""
     last = rounds[rounds["round"] == rounds["round"].max()].pivot(index="seed", columns="kind", values="barrier")
-    return over_seeds(last["repaired"], f"barrier, nats; {last['plain'].mean():.3f} without REPAIR")
+    return over_seeds(
+        last["repaired"], f"barrier at inner mixes, nats; {last['plain'].mean():.3f} without REPAIR"
+    )
 
 
 def same_function(matched: Iterable[Matched]) -> Measured:

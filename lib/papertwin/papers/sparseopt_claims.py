@@ -25,7 +25,7 @@ from papertwin.papers.sparseopt import (
 )
 from papertwin.papers.sparseopt_studies import Trials, gains, of_arm, speeds
 
-IMAGENET = Measured(None, note="no profile can judge it: it needs ImageNet, which is not here")
+IMAGENET = Measured(None, note="it needs ImageNet, which is not here")
 CIFAR100 = Measured(
     None, note="needs ResNet-20 on CIFAR-100 at full size, 100 passes: profile paper, with your copy of the data"
 )

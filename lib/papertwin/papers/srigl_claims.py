@@ -11,11 +11,9 @@ import pandas as pd
 from papertwin.claims import Measured, median_ratio, over_seeds
 from papertwin.papers.srigl import GAMMA, Params, paired, usual
 
-IMAGENET = Measured(None, note="no profile can judge it: it needs ImageNet, which is not here")
+IMAGENET = Measured(None, note="it needs ImageNet, which is not here")
 CIFAR = Measured(None, note="needs ResNet-18 on CIFAR-10 at full size: profile paper, with your copy of the data")
-NO_GPU = Measured(
-    None, note="no profile judges it: times here are those of a processor; what one GPU did, the notebook says"
-)
+NO_GPU = Measured(None, note="times here are those of a processor; what one GPU did, the notebook says")
 PLAIN = "SRigL without ablation"
 CSR = ("CSR, torch", "CSR, SciPy")
 ERRORS = 4  # standard errors by which a simulation may miss its formula
