@@ -79,6 +79,35 @@ def test_links_between_files_lead_to_the_same_places_from_the_page(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$E[x](t)$",
+        "$$\n\\left[a\\right](b)\n$$",
+        "\\begin{align}f[i](x)\\end{align}",
+        "`d[i](x)` and ``e[`](x)``",
+        "```python\nd[i](x)\n```",
+        "~~~\nd[i](x)\n~~~",
+        "d[i\\](x)",
+    ],
+)
+def test_what_looks_like_a_link_in_equations_and_code_stays(tmp_path, text):
+    def linked(markdown):
+        return notebook_html.relink(markdown, tmp_path / "toy/toy.html", tmp_path / "index.html")
+
+    assert linked(text) == text
+    link, due = "[$x$ in `f(x)`](srigl.ipynb)", "[$x$ in `f(x)`](../srigl/srigl.html)"
+    assert linked(f"{link}\n\n{text}\n\n{link}") == f"{due}\n\n{text}\n\n{due}"
+
+
+@pytest.mark.parametrize("title", ['"the (title)"', "'title'", "(title)"])
+def test_a_link_may_have_a_title(tmp_path, title):
+    found = notebook_html.relink(f"[a](srigl.ipynb#x  {title})", tmp_path / "toy/toy.html", tmp_path / "index.html")
+    assert found == f"[a](../srigl/srigl.html#x  {title})"
+    found = notebook_html.relink(f"[a](srigl.ipynb {title})", tmp_path / "toy/toy.html", tmp_path / "index.html")
+    assert found == f"[a](../srigl/srigl.html {title})"
+
+
 def test_markdown_signs_inside_an_equation_are_not_markdown(tmp_path):
     page = page_of(tmp_path, v4.new_markdown_cell("$a*b*c$ and $x_1 + y_1$ and $a < b$"))
     assert "<em>" not in page

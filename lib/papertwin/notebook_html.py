@@ -29,12 +29,14 @@ _MATH = re.compile(
     """,
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
+_LINK = re.compile(  # to a file, seen from notebooks/; what is an equation or code is taken first, and left as it is
+    rf"""{_MATH.pattern} | (?<=(?<!\\)\]\()(?P<target>[^()\s:\#]+)(?=[)\#]|\s+["'(])""", _MATH.flags
+)
 _REMOTE = re.compile(
     r"""(<(?:script|link|img|iframe|source|video|audio|embed|object|track|input|image|use)\b[^>]*?)
         \s(?:src|href|srcset|data|poster|xlink:href)\s*=\s*(?:"\s*(?:https?:)?//[^"]*"|'\s*(?:https?:)?//[^']*')""",
     re.VERBOSE | re.IGNORECASE,
 )
-_LINK = re.compile(r"(?<=\]\()(?P<target>[^()\s:#]+)(?=[)#])")  # to a file, seen from notebooks/
 _DIALECT = [  # spellings that the translator does not know, and one that it does
     (re.compile(r"\\tag\*?\{[^{}]*\}|\\label\{[^{}]*\}"), ""),
     (re.compile(r"\\(begin|end)\{(?:aligned|gathered)\}"), r"\\\1{split}"),
@@ -89,12 +91,14 @@ def relink(markdown: str, page: Path, home: Path) -> str:
     """Make links between files, written as seen from notebooks/, lead to the same places from a page.
 
     Args:
-        markdown: of a cell; a link to another notebook becomes one to its page.
+        markdown: of a cell; a link to another notebook becomes one to its page, equations and code stay.
         page: the .html file in which it will stand.
         home: the report's page, beside the folders of the runs.
     """
 
     def replace(match: re.Match[str]) -> str:
+        if match["target"] is None:
+            return match[0]
         target = (paths.root() / "notebooks" / match["target"]).resolve()
         if target.suffix == ".ipynb":
             target = home.parent / target.stem / f"{target.stem}.html"
