@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from papertwin import files, joined, ledger, notebook_html, paths, results, side_by_side
+from papertwin import files, joined, ledger, notebook_html, paths, results, side_by_side, words
 from papertwin.claims import Verdict
 from papertwin.errors import LedgerError, PaperTwinError, RunError
 from papertwin.results import JudgedClaim, Results, Saved
@@ -295,16 +295,6 @@ def _contradictions(book: ledger.Ledger, run: RunView) -> Iterable[str]:
     return [f"The ledger lists {what}: {', '.join(ids)}. Run the paper again." for what, ids in lines.items() if ids]
 
 
-def duration(seconds: float | None) -> str:
-    """Write a time for people: `0.4 s`, `1 min 24 s`, `2 h 05 min`."""
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def value(entry: JudgedClaim) -> str:
     """Write a measured value without its interval: `0.93 points`, `yes`, `–`."""
     if entry.shown:
@@ -327,7 +317,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        duration=duration, value=value, css_class=lambda verdict: str(verdict).lower().replace(" ", "-")
+        duration=words.duration, value=value, css_class=lambda verdict: str(verdict).lower().replace(" ", "-")
     )
     environment.globals["marks"] = dict(zip(map(str, Verdict), "✓✕≈–", strict=True))
     return environment

@@ -195,9 +195,9 @@ def test_branches_are_as_thick_as_their_clusters_are_big(sizes):
 
 def test_names_end_where_the_room_does():
     names = ["one", "two", "three", "four"]
-    assert board.listed(names, 10) == "one, two and 2 more"
-    assert board.listed(names, 9) == board.listed(names, 1) == "one and 3 more"
-    assert board.listed(names, 99) == "one, two, three, four"
+    assert board.fitting(names, 10) == "one, two and 2 more"
+    assert board.fitting(names, 9) == board.fitting(names, 1) == "one and 3 more"
+    assert board.fitting(names, 99) == "one, two, three, four"
 
 
 @pytest.fixture

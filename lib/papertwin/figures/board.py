@@ -80,7 +80,7 @@ def band(ax: plt.Axes, start: Point, end: Point, thick: float, colour: str) -> N
     ax.add_patch(Polygon(outline, fc=colour, ec="none", alpha=0.55, zorder=1))
 
 
-def listed(names: Sequence[str], room: int) -> str:
+def fitting(names: Sequence[str], room: int) -> str:
     """The first names that fit into so many letters, at least one, and how many more there are."""
     ends = np.cumsum([len(name) + 2 for name in names])
     shown = max(1, int((ends <= room).sum()))

@@ -25,9 +25,9 @@ from papertwin.figures.board import (
     canvas,
     column,
     cuboid,
+    fitting,
     full,
     joined,
-    listed,
     word,
 )
 
@@ -215,7 +215,7 @@ def class_tree(ax: plt.Axes, clusters: np.ndarray, classes: Sequence[str], featu
         word(ax, 4.8, y + 0.2, f"{size} classes", ha="left", fontweight="bold")
         word(ax, 4.8, y - 0.2, f"{features} → {size}", ha="left", color="0.4")
         names = [classes[k] for k in np.flatnonzero(clusters == number)]
-        word(ax, 6.4, y, listed(names, room), ha="left", fontsize=7.5)
+        word(ax, 6.4, y, fitting(names, room), ha="left", fontsize=7.5)
     ax.set_ylim(tops[-1], 5.6)
 
 
