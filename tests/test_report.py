@@ -11,7 +11,7 @@ import nbformat.v4 as v4
 import pytest
 from PIL import Image
 
-from papertwin import ledger, report
+from papertwin import ledger, report, results
 from papertwin.errors import LedgerError, RunError
 
 CLAIMS = [
@@ -311,6 +311,11 @@ def test_a_run_says_how_long_it_took(root, seconds, text):
     assert f"profile quick, cpu, {text}" in Page(report.write(root)).text
 
 
+def test_a_measured_value_keeps_its_unit_without_its_interval():
+    claim = results.JudgedClaim(id="C1", statement="s", shown="0.25 [-0.5, 1] points", verdict="INCONCLUSIVE")
+    assert report.value(claim) == "0.25 points"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["good", "bad", "open", "mute"])
 def test_verdict_colours_have_accessible_contrast(scheme, name):
@@ -363,9 +368,10 @@ def test_tables_that_papers_share_are_joined_and_linked(root, toy_ledger, monkey
     assert any("toy has not been run" in line for line in problems(page))
     assert not (root / "toy_trainers.csv").exists()
     assert "It drops." not in page.text
-    rows = "trainer,sparsity,seed,test accuracy,protocol\nDrop,0.9,1,81.25,by hand\nDrop + Grow,0.9,1,82.5,by hand\n"
-    (folder / "table_all.csv").write_text(rows)
+    rows = [f"{row},by hand\n" for row in ("Drop,0.9,1,81.25", "Drop + Grow,0.9,1,82.5", "Lone,0.9,1,80")]
+    (folder / "table_all.csv").write_text("trainer,sparsity,seed,test accuracy,protocol\n" + "".join(rows))
     page = Page(report.write(root))
+    assert problems(page)[-1].startswith("No ledger says what Lone is")
     assert "Toy trainers side by side" in page.text
     assert "Drop 81.2 1 toy Drop + Grow † 82.5 1 toy" in page.text
     assert "By hand" in page.text

@@ -84,6 +84,13 @@ def test_intervals_overlap_that_have_a_number_in_common(one, other, overlap):
     assert first.overlaps(second) == second.overlaps(first) == overlap
 
 
+@pytest.mark.parametrize("interval", [None, (-1, 1), (4, 5)])
+def test_what_has_no_interval_overlaps_nothing(interval):
+    one, other = Cell(2, 0.0), Cell(5, 0.0, interval)
+    assert not one.overlaps(other)
+    assert not other.overlaps(one)
+
+
 def test_takeaways_name_the_highest_and_whose_intervals_overlap_it():
     at = {"A": near(80), "B": near(79.9), "C": near(70), "D": near(71), "E": near(72)}
     (line,) = side_by_side.takeaways(made({name: {"0.9": each} for name, each in at.items()}))
@@ -129,6 +136,17 @@ def test_trainers_with_the_same_accuracies_are_named():
     assert side_by_side.alike(table) == ["A and B have the same accuracy from every seed at 80 % and 90 %."]
     assert side_by_side.alike(made({"A": {"0.9": [80, 81]}, "B": {"0.9": [80, 81]}})) == []
     assert side_by_side.alike(made({"A": {"0.9": [80, 81, 82]}, "B": {"0.9": [80, 81, 82, 83]}})) == []
+
+
+def test_trainers_that_no_ledger_explains_are_named_with_the_words_that_are_missing():
+    table = made({name: {"0.9": [80]} for name in ("A", "A + B", "C + D")}, papers={"C + D": ["one", "two"]})
+    table.lines = {"A": ledger.Row(what="w")}
+    assert side_by_side.unexplained(table) == [
+        'No ledger says what A + B is: add "+ B" to [table.rows] in papers/one.toml.',
+        'No ledger says what C + D is: add "C" and "+ D" to [table.rows] in papers/one.toml or papers/two.toml.',
+    ]
+    table.lines = {name: ledger.Row(what="w") for name in ("A", "C", "+ B", "+ D")}
+    assert side_by_side.unexplained(table) == []
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

@@ -75,6 +75,7 @@ class Comparison:
     """A table that papers share, ready for the template; `notebooks` has the page of each paper that has one."""
 
     table: joined.Joined
+    problems: list[str]
     anchor: str
     link: str
     notebooks: dict[str, str]
@@ -158,6 +159,7 @@ def _joined(papers: Iterable[PaperView], root: Path) -> list[Comparison]:
     return [
         Comparison(
             table,
+            table.problems + side_by_side.unexplained(table),
             table.name.replace(" ", "-") + (f"-{number}" if number > 1 else ""),
             link,
             notebooks,

@@ -48,8 +48,10 @@ class Cell:
         return f"{self.mean:.1f}{limits}"
 
     def overlaps(self, other: "Cell") -> bool:
-        """Whether both intervals have a number in common."""
-        (low, high), (least, most) = self.interval or (0, 0), other.interval or (0, 0)
+        """Whether both have an interval, and these a number in common."""
+        if self.interval is None or other.interval is None:
+            return False
+        (low, high), (least, most) = self.interval, other.interval
         return low <= most and least <= high
 
 
@@ -169,6 +171,16 @@ def twice(table: Joined) -> str:
     if table.contested:
         return f"{text}; {len(table.contested)} of them with results that differ, which are not shown."
     return f"{text}, each time with the same accuracy; {'it counts' if one else 'each counts'} once."
+
+
+def unexplained(table: Joined) -> list[str]:
+    """Say of each trainer that no ledger explains in full where that is to be done."""
+    found = []
+    for name in table.unexplained:
+        parts = listed(f'"{part}"' for part in table.parts(name) if part not in table.lines)
+        where = listed((f"papers/{slug}.toml" for slug in table.papers(name)), "or")
+        found.append(f"No ledger says what {name} is: add {parts} to [table.rows] in {where}.")
+    return found
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
