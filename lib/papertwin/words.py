@@ -15,7 +15,7 @@ def duration(seconds: float) -> str:
     for unit, size in TIMES.items():
         amount = seconds / size
         if round(amount, 2) >= 1:
-            shown = f"{round(amount, 1):g}" if amount < 9.95 else f"{amount:,.0f}"
+            shown = f"{round(amount, 1):g}" if amount < 10 else f"{amount:,.0f}"
             return f"{shown} {unit}" if shown == "1" else f"{shown} {unit}s"
     return "less than a second"
 

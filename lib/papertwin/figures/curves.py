@@ -69,7 +69,6 @@ def seed_curves(
 
 def _name(ax: plt.Axes, ends: Mapping[str, tuple[float, str]]) -> None:
     """Write names at the right of the axes, as near to the ends of their lines as they have room."""
-    ax.autoscale_view()
     order = sorted(ends, key=lambda name: ends[name][0])
     to_axes = ax.transScale + ax.transLimits
     heights = np.array([to_axes.transform((ax.get_xlim()[1], ends[name][0]))[1] for name in order])
