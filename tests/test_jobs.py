@@ -95,6 +95,12 @@ def test_a_paper_is_imported_only_where_a_parameter_is_changed(monkeypatch):
     assert asked == ["don"]
 
 
+def test_a_paper_whose_module_has_no_parameters_is_refused(monkeypatch):
+    monkeypatch.delattr(don, "Params")
+    with pytest.raises(RunError, match=r"^don: papertwin\.papers\.don has no class Params.* Add the frozen dataclass"):
+        jobs.typed("don", {"n": 3})
+
+
 def test_a_paper_without_a_module_is_left_to_its_notebook(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert jobs.typed("don", {"n": 3}) is None

@@ -57,10 +57,17 @@ def typed(slug: str, values: Mapping[str, Any]) -> Any:
 
     Raises:
         ParameterError: a value is refused.
-        RunError: the paper's module cannot be imported.
+        RunError: the paper's module cannot be imported, or has no `Params`.
     """
     found = module(slug)
-    return found and parameters.typed(slug, found.Params, values)
+    if found is None:
+        return None
+    if not hasattr(found, "Params"):
+        raise RunError(
+            f"{slug}: {found.__name__} has no class Params, which checks values. Add the frozen dataclass, with a "
+            "field for each parameter of the notebook."
+        )
+    return parameters.typed(slug, found.Params, values)
 
 
 def from_texts(slug: str, assignments: Sequence[str], options: Options) -> Job:

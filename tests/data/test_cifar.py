@@ -148,6 +148,15 @@ def test_an_absent_set_says_what_is_expected(tmp_path, monkeypatch, name):
         load_images(name, "train")
 
 
+@pytest.mark.parametrize(
+    ("split", "name", "choices"),
+    [("train", "cifar", "cifar10 or cifar100"), ("check", "cifar100", "train or test")],
+)
+def test_an_unknown_set_or_split_is_refused_with_those_that_there_are(tmp_path, split, name, choices):
+    with pytest.raises(DataError, match=f"^CIFAR has no '.*'; choose {choices}"):
+        read_cifar(tmp_path, split, name)
+
+
 def test_a_set_is_not_taken_for_the_other():
     ten, hundred = SETS["cifar10"], SETS["cifar100"]
     assert (len(set(ten.classes)), len(set(hundred.classes))) == (10, 100)

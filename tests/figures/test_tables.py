@@ -19,6 +19,11 @@ def test_numbers_are_rounded_and_missing_ones_are_dashes():
     assert table.loc[0.9, "mean"] == 81.26, "the table itself stays"
 
 
+def test_what_is_no_single_number_is_written_as_it_is():
+    table = pd.DataFrame({"a": [[1, 2.5], []], "b": [(1,), None], "c": [np.array([1, 2]), {"d": 3}]})
+    assert readable(table).to_numpy().tolist() == [["[1, 2.5]", "(1,)", "[1 2]"], ["[]", "–", "{'d': 3}"]]
+
+
 def test_only_a_column_of_whole_numbers_has_no_point():
     table = pd.DataFrame({"a": [81.0, 2.5], "b": [3.0, np.nan], "c": [1234567, 4], "d": [True, None]})
     assert readable(table).to_numpy().tolist() == [["81.0", "3", "1,234,567", "True"], ["2.5", "–", "4", "–"]]

@@ -17,6 +17,7 @@ import numpy as np
 from papertwin import files
 from papertwin.data import registry
 from papertwin.errors import DataError
+from papertwin.words import listed
 
 SHAPE = (3, 32, 32)
 TEN = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -93,7 +94,11 @@ def read_cifar(folder: Path, split: str, name: str = "cifar10") -> Read:
 
     Raises:
         DataError: none of these is there, or a file is damaged; the archive must have its known sha256.
+        DataError: no such set or split.
     """
+    for word, known in ((name, SETS), (split, SETS["cifar10"].parts)):
+        if word not in known:
+            raise DataError(f"CIFAR has no {word!r}; choose {listed(known, 'or')}.")
     folder, kind = Path(folder), SETS[name]
     if (archive := folder / kind.archive).is_file():
         return _from_archive(archive, split, kind, name)

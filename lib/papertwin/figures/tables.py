@@ -14,15 +14,16 @@ def readable(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
     [['81.3', '51,200'], ['–', '3']]
 
     Args:
-        table: numbers and texts; a column of which each number is whole has no digits behind the point.
+        table: numbers and texts; a column of which each number is whole has no digits behind the point, and what is
+            neither, for example a list, is written as Python does.
         digits: behind the point, of all other columns.
     """
 
     def text(value: Any) -> str:
+        if isinstance(value, bool | str) or not pd.api.types.is_scalar(value):
+            return str(value)
         if pd.isna(value):
             return NONE
-        if isinstance(value, bool | str):
-            return str(value)
         return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
 
     return table.convert_dtypes().astype(object).map(text)
