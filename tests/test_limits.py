@@ -16,6 +16,7 @@ class Params:
     rate: float = 0.1
     kind: str = "b"
     shares: list[float] = field(default_factory=lambda: [0.5, 0.9])
+    seed: int = 0
 
 
 def refused(check, *arguments, **values):
@@ -51,8 +52,19 @@ def test_a_list_is_refused_with_all_that_is_expected_of_it(shares):
     assert refused(limits.check_list, *possible, "they decide", True, shares=shares) == words
 
 
-def test_a_list_need_not_ascend():
-    limits.check_list(Params(shares=[0.9, 0.5]), "shares", "shares", lambda each: 0 < each < 1)
+def test_a_list_need_not_ascend_but_names_nothing_twice():
+    possible = "shares", "shares between 0 and 1", lambda each: 0 < each < 1
+    limits.check_list(Params(shares=[0.9, 0.5]), *possible)
+    words = "shares is [0.9, 0.5, 0.9]; it must hold different shares between 0 and 1."
+    assert refused(limits.check_list, *possible, shares=[0.9, 0.5, 0.9]) == words
+
+
+def test_a_seed_leaves_room_for_those_that_are_derived_from_it():
+    for seed in (0, 2**31 - 1):
+        limits.check_seed(Params(seed=seed))
+    words = "it must be from 0 to 2,147,483,647: those that are derived from it must be below 4,294,967,296."
+    for seed in (-1, 2**31, 2**63):
+        assert refused(limits.check_seed, seed=seed) == f"seed is {seed}; {words}"
 
 
 @pytest.mark.parametrize("check", [limits.check_least, lambda params, _: limits.check_positive(params, "rate")])

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from papertwin.checks import SEEDS
 from papertwin.errors import ParameterError
 from papertwin.words import listed
 
@@ -66,6 +67,17 @@ def check_parts(params: Any, wholes: Mapping[str, str], why: str) -> None:
         require(params, name, getattr(params, name) <= most, expected)
 
 
+def check_seed(params: Any) -> None:
+    """Refuse a `seed` that generators do not take, or that leaves no room for those that experiments derive from it.
+
+    Raises:
+        ParameterError: it is below 0, or not in the lower half of the seeds.
+    """
+    most = SEEDS // 2 - 1
+    expected = f"it must be from 0 to {most:,}: those that are derived from it must be below {SEEDS:,}"
+    require(params, "seed", 0 <= params.seed <= most, expected)
+
+
 def check_choice(params: Any, name: str, choices: Iterable[str]) -> None:
     """Refuse a word that is none of the choices.
 
@@ -85,7 +97,7 @@ def check_list(
     why: str = "at which the claims are judged",
     ascending: bool = False,
 ) -> None:
-    """Refuse a list that is empty, holds a number that is not possible, or lacks one that is needed.
+    """Refuse a list that is empty, holds a number that is not possible, or one twice, or lacks one that is needed.
 
     Args:
         params: a paper's `Params`.
@@ -100,7 +112,8 @@ def check_list(
         ParameterError: one of these; the message says all that is expected.
     """
     numbers = getattr(params, name)
-    fits = bool(numbers) and all(map(possible, numbers)) and (not ascending or sorted(set(numbers)) == numbers)
+    once = sorted(set(numbers)) == (numbers if ascending else sorted(numbers))
+    fits = bool(numbers) and all(map(possible, numbers)) and once
     among = f", with {listed(needed)} among them, {why}" if needed else ""
-    expected = f"it must hold {'ascending ' if ascending else ''}{kind}{among}"
+    expected = f"it must hold {'ascending' if ascending else 'different'} {kind}{among}"
     require(params, name, fits and set(needed) <= set(numbers), expected)

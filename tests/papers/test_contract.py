@@ -7,6 +7,7 @@ import pytest
 
 from papertwin import ledger
 from papertwin.data import registry
+from papertwin.errors import ParameterError
 from papertwin.run import typed
 
 PAPERS = ledger.slugs()
@@ -23,6 +24,15 @@ def test_profiles_fit_the_typed_parameters(slug):
         values = book.parameters(profile)
         assert set(values) == names - {"profile", "device", "seed"}
         typed(slug, params_type, {**values, "profile": profile, "device": "auto", "seed": 0})
+
+
+@pytest.mark.parametrize("slug", PAPERS)
+def test_seeds_are_those_from_which_others_can_be_derived(slug):
+    params_type = importlib.import_module(f"papertwin.papers.{slug}").Params
+    params_type(seed=2**31 - 1)
+    for seed in (-5, 2**31, 2**63):
+        with pytest.raises(ParameterError, match=f"seed is {seed}; it must be from 0 to 2,147,483,647"):
+            params_type(seed=seed)
 
 
 @pytest.mark.parametrize("slug", PAPERS)

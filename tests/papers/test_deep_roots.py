@@ -46,9 +46,10 @@ def trials():
         ({"seeds": 1}, "seeds is 1; it must be at least 2"),
         ({"rounds": 2}, "rounds is 2; it must be at least 3"),
         ({"dataset": "letters"}, "dataset is 'letters'; it must be fashion_mnist, mnist, "),
-        ({"batches": []}, r"batches is \[\]; it must hold numbers of images, each at least 1"),
+        ({"batches": []}, r"batches is \[\]; it must hold different numbers of images, each at least 1"),
         ({"batches": [1, 0]}, r"batches is \[1, 0\]"),
         ({"covariance_images": 81}, "covariance_images is 81; it can be at most the 80 of test_images"),
+        ({"covariance_images": 101, "test_images": 101}, "101; it can be at most the 100 of train_images"),
     ],
 )
 def test_parameters_that_no_experiment_can_use(change, message):

@@ -41,7 +41,7 @@ PARAMS = paper.Params(
             "train_images is 59941; it can be at most 59,940, what check_images leaves of the 60,000",
         ),
         ({"test_images": 10_001}, "test_images is 10001; fashion_mnist has 10,000"),
-        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"seed": -1}, "seed is -1; it must be from 0 to"),
         ({"width": 0.0}, "width is 0.0; it is a share of the full width, above 0"),
         ({"vgg_width": 4.5}, "vgg_width is 4.5; it is a share of the full width, above 0 and at most 4"),
     ],

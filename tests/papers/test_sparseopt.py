@@ -64,7 +64,7 @@ PARAMS = paper.Params(
         ({"skew_images": 99}, "skew_images is 99; it must be at least 100"),
         (
             {"sparsities": [0.95]},
-            r"sparsities is \[0.95\]; it must hold shares between 0 and 1, with 0.95 and 0.99 among them, at which",
+            r"sparsities is \[0.95\]; it must hold different shares between 0 and 1, with 0.95 and 0.99 among them",
         ),
         ({"sparsities": [0.9, 0.99]}, "sparsities is"),
         ({"sparsities": [0.95, 0.99, 0.0]}, "sparsities is"),

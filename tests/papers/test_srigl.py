@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -72,11 +73,12 @@ THREE = (("SRigL", 0.8, 0.3), ("RigL", 0.9, None), ("dense", 0.0, None))
         ({"rounds": 2}, "rounds is 2; it must be at least 3"),
         (
             {"sparsities": [0.8, 0.9]},
-            r"sparsities is \[0.8, 0.9\]; it must hold shares between 0 and 1, with 0.8, 0.9, 0.95 and 0.99 among",
+            r"sparsities is \[0.8, 0.9\]; it must hold different shares between 0 and 1, with 0.8, 0.9, 0.95 and 0.99",
         ),
+        ({"sparsities": [*FOUR, 0.95]}, r"sparsities is .* 0.95\]; it must hold different shares"),
         ({"sparsities": [*FOUR, 0.0]}, "sparsities is"),
         ({"sparsities": [*FOUR, 1.0]}, "sparsities is"),
-        ({"gammas": [0.3, 0.5]}, r"gammas is \[0.3, 0.5\]; it must hold shares from 0 to 1, with 0 and 0.3 among them"),
+        ({"gammas": [0.3, 0.5]}, r"gammas is \[0.3, 0.5\]; it must hold different shares from 0 to 1, with 0 and 0.3 "),
         ({"gammas": [0.0, 0.5]}, "gammas is"),
         ({"gammas": [0.0, 0.3, 1.1]}, "gammas is"),
         ({"gammas": [-0.1, 0.0, 0.3]}, "gammas is"),
@@ -138,6 +140,13 @@ def test_every_training_is_there_once_and_starts_after_the_seed_of_the_pilot(cha
     assert Counter(jobs) == Counter(asked(params, seeds, few))
     assert set(Counter(jobs).values()) == {1}
     assert {0.99} <= set(paper.LONG) <= set(paper.GAMMA_AT) <= set(FOUR)
+
+
+def test_what_is_asked_for_twice_is_trained_once():
+    settings = {"first_seed": 1, "every_seed": (1, 2), "conv_seeds": 2}
+    one = SimpleNamespace(**settings, sparsities=[0.95], gammas=[0.5])
+    two = SimpleNamespace(**settings, sparsities=[0.95, 0.95], gammas=[0.5, 0.5])
+    assert paper.every_job(two) == paper.every_job(one)
 
 
 def test_what_takes_longest_is_trained_first():

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from papertwin import ledger
+from papertwin.checks import SEEDS
 from papertwin.papers import srigl as paper
 from papertwin.papers import srigl_studies as studies
 from papertwin.papers import srigl_tables as tables
@@ -102,6 +103,13 @@ def test_every_width_density_and_kind_of_mask_is_simulated(monkeypatch):
     asked.clear()
     studies.variances(replace(PARAMS, draws=300, seed=8))
     assert not set(first) & {case[4] for case in asked}
+
+
+def test_the_largest_seed_leaves_room_for_those_of_the_simulations(monkeypatch):
+    asked = []
+    monkeypatch.setattr(studies, "simulated_norms", lambda *_, draws, seed: asked.append(seed) or torch.ones(2))
+    studies.variances(replace(PARAMS, seed=SEEDS // 2 - 1))
+    assert SEEDS // 2 < min(asked) < max(asked) < SEEDS
 
 
 def test_simulated_layers_have_the_variances_of_the_formulas(monkeypatch):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from papertwin.data.images import ABOUT
-from papertwin.limits import check_choice, check_least, require
+from papertwin.limits import check_choice, check_least, check_seed, require
 from papertwin.nets.cifar_residual import cifar_resnet
 from papertwin.nets.conditional.search import pareto_front
 from papertwin.nets.counting import count
@@ -73,7 +73,8 @@ class Repeated:
         require(self, "train_images", self.train_images <= most, expected)
         require(self, "test_images", self.test_images <= test, f"{self.dataset} has {test:,}")
         check_least(self, {"seeds": 2}, FEW_SEEDS)
-        check_least(self, {"epochs": 1, "seed": 0})
+        check_least(self, {"epochs": 1})
+        check_seed(self)
         check_least(self, {"processes": 0}, "0 is one a core")
         for name in widths:
             expected = "it is a share of the full width, above 0 and at most 4"

@@ -16,7 +16,7 @@ from scipy import stats
 from papertwin.claims import Measured
 from papertwin.data import registry
 from papertwin.errors import DataError
-from papertwin.limits import check_choice, check_least, check_parts, check_positive, require
+from papertwin.limits import check_choice, check_least, check_parts, check_positive, check_seed, require
 from papertwin.points import (
     Scene,
     Segmentation,
@@ -71,6 +71,7 @@ class Params:
         require(self, "threshold", 0 <= self.threshold < 1, "it must be at least 0 and below 1, as magnitudes are")
         check_least(self, {"min_size": 1, "tiles": 1, "kitti_frames": 0})
         check_parts(self, {"min_size": "max_size"}, "the points of the largest cluster")
+        check_seed(self)
 
 
 def run_scene(scene: Scene, params: Params, **changes: float | str) -> Segmentation:

@@ -19,7 +19,7 @@ from torch import nn
 from papertwin import imports, paths
 from papertwin.data import registry
 from papertwin.data.images import Images, load_images
-from papertwin.limits import check_least, check_parts, check_positive, require
+from papertwin.limits import check_least, check_parts, check_positive, check_seed, require
 from papertwin.nets import Recipe, stored, train, untrained
 from papertwin.nets.recipes import RECIPES
 from papertwin.robustness import pgd_adversarial, toy
@@ -76,7 +76,7 @@ class Params:
         for name in ("mlp_points", "lenet_points", "nin_points"):
             require(self, name, getattr(self, name) <= 10_000, "there are 10,000 test images")
         require(self, "tune_images", self.tune_images <= 60_000, "there are 60,000 training images")
-        require(self, "seed", 0 <= self.seed < 2**31, "it must be from 0 to 2147483647")
+        check_seed(self)
         check_positive(self, "limit")
 
     @property

@@ -173,7 +173,7 @@ def every_job(params: Params) -> list[Job]:
     for width in (each for each in WIDTHS if each != 1):
         jobs += grid("resnet", ("dense", "RigL", "SRigL"), (0.9,), few, width=width)
     jobs += grid("mobile", SHORT, (BOXED,), few)
-    return sorted(jobs, key=_cost, reverse=True)
+    return sorted(dict.fromkeys(jobs), key=_cost, reverse=True)
 
 
 def _cost(job: Job) -> int:
