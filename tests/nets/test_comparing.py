@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from papertwin.errors import ParameterError
 from papertwin.nets import comparing
 from papertwin.training.pool import Pool
 from papertwin.training.trials import SetSizes, draw_sets
@@ -67,6 +68,17 @@ def test_known_trials_are_not_trained_again_and_every_other_pair_is():
 
 
 # ---- what a paper's parameters say -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [8, 14, 18, 20, 110])
+def test_residual_networks_have_18_layers_or_two_more_than_a_multiple_of_six(layers):
+    comparing.Repeated.check_depths(SimpleNamespace(a=8, b=layers), "a", "b")
+
+
+@pytest.mark.parametrize("layers", [-4, 2, 7, 9, 12, 16, 19])
+def test_other_numbers_of_layers_are_refused(layers):
+    with pytest.raises(ParameterError, match=f"b is {layers}; residual networks have 18 layers, or 6n"):
+        comparing.Repeated.check_depths(SimpleNamespace(a=8, b=layers), "a", "b")
 
 
 @dataclass(frozen=True)
