@@ -135,6 +135,14 @@ def test_a_claim_beyond_the_profile_is_not_judged_and_says_why(book):
     assert "needs profile full" in last.reason
 
 
+def test_a_caveat_stands_behind_the_note_of_a_verdict(book):
+    first, second, third = (each.model_copy(update={"caveat": "beware"}) for each in book.claims)
+    judged = judge(book.model_copy(update={"claims": [first, second, third]}), "quick", FOUND)
+    assert [each.reason for each in judged[:2]] == ["note; beware", "beware"]
+    assert "beware" not in judged[2].reason
+    assert JudgedClaim.of(judged[0]).note == "note; beware"
+
+
 def test_a_claim_that_no_profile_can_judge_says_so(book):
     more = book.claims[2].model_copy(update={"needs": "more"})
     book = book.model_copy(update={"claims": [*book.claims[:2], more]})

@@ -210,7 +210,7 @@ def judge(ledger: Ledger, profile: str, measured: Mapping[str, Measured]) -> lis
             verdict = apply_rule(claim.rule, found)
         except LedgerError as error:
             raise LedgerError(f"{ledger.slug}, claim {claim.id}: {error}") from error
-        judgements.append(Judgement(claim, found, verdict, found.note))
+        judgements.append(Judgement(claim, found, verdict, "; ".join(filter(None, (found.note, claim.caveat)))))
     return judgements
 
 

@@ -130,7 +130,8 @@ class Claim(_Entry):
     """One claim of the paper.
 
     `needs` is the lowest profile that can judge it, "more" where none can. `stable` is false where the verdict rests on
-    measured time or a close call.
+    measured time or a close call. `caveat` is what a reader must know of a verdict, whatever it is; it stands behind
+    the note.
     """
 
     id: str = Field(pattern=r"^C[0-9]+[a-z]?$")
@@ -140,6 +141,7 @@ class Claim(_Entry):
     rule: Rule
     needs: ProfileName | Literal["more"] = "quick"
     stable: bool = True
+    caveat: str = ""
 
 
 class Profile(_Entry):

@@ -3,6 +3,7 @@
 After a change of any of them: `papertwin run SLUG --update`, then commit the notebook and figures/SLUG together.
 """
 
+import importlib
 import json
 import re
 import shutil
@@ -18,6 +19,7 @@ from papertwin import files, joined, ledger, paths, side_by_side
 from papertwin.claims import OPEN, Measured, Verdict, apply_rule, describe
 from papertwin.data import registry
 from papertwin.figures import read_provenance
+from papertwin.parameters import typed
 
 SLUGS = ledger.slugs()
 IDENTITY = ("paper", "profile", "parameters", "overrides", "device", "provenance")  # of a run, in each of its figures
@@ -52,8 +54,9 @@ def run_problems(results: dict, book: ledger.Ledger) -> list[str]:
 
 def ledger_problems(results: dict, book: ledger.Ledger) -> list[str]:
     """An exhibit or a claim that is missing, too many, or worded otherwise than in the ledger."""
-    exhibits = {e.id: (e.caption, e.source) for e in book.exhibits if e.status == "regenerated"}
-    saved = {e["id"]: (e["caption"], e["source"]) for e in (*results["figures"], *results["tables"])}
+    params = typed(book.slug, importlib.import_module(f"papertwin.papers.{book.slug}").Params, {})
+    exhibits = {e.id: (e.caption, e.source, e.stamped(params)) for e in book.exhibits if e.status == "regenerated"}
+    saved = {e["id"]: (e["caption"], e["source"], e["stamp"]) for e in (*results["figures"], *results["tables"])}
     claims = {c.id: (c.statement, c.source, c.published, c.rule.text, c.stable) for c in book.claims}
     fields = ("statement", "source", "published", "rule", "stable")
     judged = {c["id"]: tuple(c[field] for field in fields) for c in results["claims"]}
@@ -199,6 +202,7 @@ SPOILT = {
     "no figure": (_results(lambda r: r["figures"].pop()), "is missing"),
     "a figure too many": (_results(lambda r: r["figures"].append({**r["figures"][0], "id": "fig99"})), "fig99"),
     "another caption": (_results(lambda r: r["figures"][0].update(caption="old")), "('old'"),
+    "a figure without its stamp": (_results(lambda r: r["figures"][0].update(stamp="apples")), "'apples'"),
     "no claim": (_results(lambda r: r["claims"].pop()), "claims: C"),
     "another statement": (_results(lambda r: r["claims"][0].update(statement="old")), "('old'"),
     "another rule": (_results(lambda r: r["claims"][0].update(rule="old")), "'old'"),

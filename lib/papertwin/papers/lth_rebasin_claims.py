@@ -118,9 +118,7 @@ def falls(barriers: pd.DataFrame, first: tuple[float, str], second: tuple[float,
 def connected(rounds: pd.DataFrame) -> Measured:
     """C7b: barrier between the dense network and the one pruned to 90 %, repaired, nats."""
     last = rounds[rounds["round"] == rounds["round"].max()].pivot(index="seed", columns="kind", values="barrier")
-    return over_seeds(
-        last["repaired"], f"barrier at inner mixes, nats; {last['plain'].mean():.3f} without REPAIR"
-    )
+    return over_seeds(last["repaired"], f"barrier at inner mixes, nats; {last['plain'].mean():.3f} without REPAIR")
 
 
 def same_function(matched: Iterable[Matched]) -> Measured:
