@@ -50,7 +50,7 @@ def check_positive(params: Any, *names: str) -> None:
         require(params, name, getattr(params, name) > 0, "it must be above 0")
 
 
-def check_parts(params: Any, wholes: Mapping[str, str], why: str) -> None:
+def check_parts(params: Any, wholes: Mapping[str, str], why: str = "of which they are the first") -> None:
     """Refuse more of something than there is of what it is taken from.
 
     Args:
@@ -86,6 +86,15 @@ def check_choice(params: Any, name: str, choices: Iterable[str]) -> None:
     """
     known = list(choices)
     require(params, name, getattr(params, name) in known, f"it must be {listed(known, 'or')}")
+
+
+def check_shares(params: Any, name: str, needed: Sequence[float], ascending: bool = False) -> None:
+    """Refuse a list of anything but shares between 0 and 1, as `check_list` does.
+
+    Raises:
+        ParameterError: see there.
+    """
+    check_list(params, name, "shares between 0 and 1", lambda each: 0 < each < 1, needed, ascending=ascending)
 
 
 def check_list(

@@ -55,10 +55,12 @@ class About:
 
 
 ABOUT = {
-    "fashion_mnist": About("Fashion-MNIST", 1, 28, 10, 60_000, 10_000),
-    "mnist": About("MNIST", 1, 28, 10, 60_000, 10_000),
-    "cifar10": About("CIFAR-10", 3, 32, 10, 50_000, 10_000),
-    "cifar100": About("CIFAR-100", 3, 32, 100, 50_000, 10_000),
+    "fashion_mnist": About("Fashion-MNIST", 1, 28, len(IDX_SETS["fashion_mnist"]), 60_000, 10_000),
+    "mnist": About("MNIST", 1, 28, len(IDX_SETS["mnist"]), 60_000, 10_000),
+    **{
+        name: About(kind.title, *cifar.SHAPE[:2], len(kind.classes), 50_000, 10_000)
+        for name, kind in cifar.SETS.items()
+    },
 }
 
 

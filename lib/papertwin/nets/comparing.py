@@ -27,6 +27,7 @@ from papertwin.words import duration, number
 SETTINGS = {"rate": 0.05, "batch": 64, "weight_decay": 5e-4, "memory_format": torch.channels_last}
 CORE, GPU = 20e9, 2e12  # multiply-accumulates a second, for plans
 IMAGENET_IMAGES = 1_281_167  # for training
+FULL_IMAGES = 45_000  # of CIFAR for training at full size, the rest is for validation
 FULL_PASSES = 300  # of trainings of CIFAR-10 at full size
 TIMED_BATCH = 16  # images at once where small networks are timed
 FEW_SEEDS = "claims over seeds need intervals, which are drawn from 3 on"
@@ -102,7 +103,7 @@ class Repeated:
     @property
     def trains_whole(self) -> bool:
         """Whether trainings have the images of CIFAR-10 but those for validation, and the passes of full size."""
-        return self.train_images >= 45_000 and self.epochs >= FULL_PASSES
+        return self.train_images >= FULL_IMAGES and self.epochs >= FULL_PASSES
 
     @property
     def sizes(self) -> SetSizes:

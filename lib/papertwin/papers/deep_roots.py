@@ -57,7 +57,7 @@ class Params(comparing.Repeated):
         check_least(self, {"rounds": 3}, "times are medians over rounds")
         check_list(self, "batches", "numbers of images, each at least 1", lambda each: each >= 1)
         for images in ("train_images", "test_images"):
-            check_parts(self, {"covariance_images": images}, "of which they are the first")
+            check_parts(self, {"covariance_images": images})
 
     @property
     def at_full_size(self) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from papertwin.data.images import ABOUT
-from papertwin.limits import check_choice, check_least, check_list, check_parts, check_positive, require
+from papertwin.limits import check_choice, check_least, check_list, check_parts, check_positive, check_shares, require
 from papertwin.nets import comparing, count, resnet50, vgg
 from papertwin.sparse.protocol import RECIPE, perceptron
 from papertwin.sparse.pruning import rounds_to
@@ -101,8 +101,7 @@ class Params(comparing.Repeated):
         """Refuse lists with numbers that are not possible, or without those that decide."""
         check = partial(check_list, self, ascending=True)
         check("widths", "factors above 0 and below 64", lambda each: 0 < each < 64, (NARROW, WIDE))
-        at = LOW, PROTOCOL_AT[1], HIGH
-        check("sparsities", "shares between 0 and 1", lambda each: 0 < each < 1, at)
+        check_shares(self, "sparsities", (LOW, PROTOCOL_AT[1], HIGH), ascending=True)
         last = self.epochs - 1
         points = 0, self.near, self.far
         why = "for the first weights, near and far"
@@ -116,7 +115,7 @@ class Params(comparing.Repeated):
         expected = f"it must be below conv_epochs, {self.conv_epochs}: training goes on from there"
         require(self, "conv_rewind", self.conv_rewind < self.conv_epochs, expected)
         wholes = {"few_seeds": "seeds", "conv_images": "train_images", "match_images": "train_images"}
-        check_parts(self, wholes, "of which they are the first")
+        check_parts(self, wholes)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -127,7 +126,7 @@ class Params(comparing.Repeated):
     def at_full_size(self) -> bool:
         """Whether the network of the grid and its training are as large as the paper's, on CIFAR-10 or CIFAR-100."""
         same = (self.side, self.network, self.depth, self.base) == (32, "resnet", 20, 1.0) and self.dataset in CIFARS
-        pruned = self.prune_epochs >= 50 and self.share == 0.2 and self.train_images >= 45000
+        pruned = self.prune_epochs >= 50 and self.share == 0.2 and self.train_images >= comparing.FULL_IMAGES
         rates = (self.rate, self.sparse_rate, self.prune_rate) == (0.08, 0.02, 0.01)
         return same and pruned and rates and self.epochs >= 200 and (self.near, self.far) == (20, 75)
 
@@ -152,7 +151,7 @@ class Params(comparing.Repeated):
     def vgg_at_full_size(self) -> bool:
         """Whether VGG-11, its images and its training are as large as the paper's."""
         same = (self.dataset, self.side, self.vgg_width, self.conv_rewind) == ("cifar10", 32, 1.0, 50)
-        pruned = self.prune_epochs >= 50 and self.share == 0.2 and self.conv_images >= 45000
+        pruned = self.prune_epochs >= 50 and self.share == 0.2 and self.conv_images >= comparing.FULL_IMAGES
         return same and pruned and self.conv_epochs >= 200
 
     @property

@@ -41,9 +41,6 @@ RECIPES_AT = "papertwin.nets.recipes"
 FULL_LIMIT = 600.0  # seconds for a full program
 
 
-FIRST = "of which they are the first"
-
-
 @dataclass(frozen=True)
 class Params:
     """Parameters of the notebook; names, types and defaults as in its parameters cell."""
@@ -70,9 +67,9 @@ class Params:
         least = {"mlp_points": 2, "lenet_points": 1, "tuned_points": 1, "tune_points": 1, "tune_images": 1}
         least |= {"replicates": 1, "full_points": 1, "full_mlp_points": 1, "nin_points": 0, "levels": 1, "processes": 0}
         check_least(self, least)
-        check_parts(self, {"tuned_points": "mlp_points", "full_mlp_points": "mlp_points"}, FIRST)
-        check_parts(self, {"tuned_points": "lenet_points", "full_points": "lenet_points"}, FIRST)
-        check_parts(self, {"tune_points": "tune_images"}, FIRST)
+        check_parts(self, {"tuned_points": "mlp_points", "full_mlp_points": "mlp_points"})
+        check_parts(self, {"tuned_points": "lenet_points", "full_points": "lenet_points"})
+        check_parts(self, {"tune_points": "tune_images"})
         for name in ("mlp_points", "lenet_points", "nin_points"):
             require(self, name, getattr(self, name) <= 10_000, "there are 10,000 test images")
         require(self, "tune_images", self.tune_images <= 60_000, "there are 60,000 training images")

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from papertwin.limits import check_least, check_list, check_parts, require
+from papertwin.limits import check_least, check_list, check_parts, check_shares, require
 from papertwin.nets import comparing, count, resnet50
 from papertwin.sparse import protocol
 from papertwin.sparse.protocol import RECIPE, perceptron
@@ -84,12 +84,12 @@ class Params(comparing.Repeated):
         check_least(self, {"conv_images": 100, "skew_images": 100}, "results on fewer images say nothing")
         check_least(self, {"width": 16}, "a narrower network has next to no weights left at 99 %")
         check_least(self, {"every": 1, "conv_passes": 1})
-        check_list(self, "sparsities", "shares between 0 and 1", lambda each: 0 < each < 1, NEEDED)
-        check_list(self, "conv_sparsities", "shares between 0 and 1", lambda each: 0 < each < 1, (CONV,))
+        check_shares(self, "sparsities", NEEDED)
+        check_shares(self, "conv_sparsities", (CONV,))
         check_list(self, "passes", "numbers from 1 on", lambda each: each >= 1, ascending=True)
         expected = "it must hold at least two numbers: the shortest and the longest are compared"
         require(self, "passes", len(self.passes) >= 2, expected)
-        check_parts(self, {"few_seeds": "seeds", "conv_images": "train_images"}, "of which they are the first")
+        check_parts(self, {"few_seeds": "seeds", "conv_images": "train_images"})
         require(self, "alpha", 0 < self.alpha < 1e6, "it must be above 0 and below a million; by default HAM has 200")
 
     @property
@@ -101,7 +101,12 @@ class Params(comparing.Repeated):
     def at_full_size(self) -> bool:
         """Whether the residual network, its images and its training are those of the paper's ResNet-20 on CIFAR-100."""
         same = (self.dataset, self.side, self.conv_depth, self.conv_width) == ("cifar100", 32, 20, 1.0)
-        return same and self.conv_passes == 100 and self.conv_images >= 45_000 and CONV_FULL in self.conv_sparsities
+        return (
+            same
+            and self.conv_passes == 100
+            and self.conv_images >= comparing.FULL_IMAGES
+            and CONV_FULL in self.conv_sparsities
+        )
 
     @property
     def protocol_sizes(self) -> comparing.SetSizes:

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from papertwin.limits import check_least, check_list, check_parts
+from papertwin.limits import check_least, check_list, check_parts, check_shares
 from papertwin.nets import comparing, count, resnet50, vit
 from papertwin.nets.initial import seeded
 from papertwin.nets.layers import activated, chain, convolution, dense
@@ -84,9 +84,9 @@ class Params(comparing.Repeated):
         check_least(self, {"draws": 100}, "variances of fewer are mostly noise")
         check_least(self, {"rounds": 3}, "times are medians over rounds")
         check_least(self, {"every": 1})
-        check_list(self, "sparsities", "shares between 0 and 1", lambda each: 0 < each < 1, NEEDED)
+        check_shares(self, "sparsities", NEEDED)
         check_list(self, "gammas", "shares from 0 to 1", lambda each: 0 <= each <= 1, (0.0, GAMMA))
-        check_parts(self, {"conv_seeds": "seeds", "conv_images": "train_images"}, "of which they are the first")
+        check_parts(self, {"conv_seeds": "seeds", "conv_images": "train_images"})
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Params(comparing.Repeated):
     def at_full_size(self) -> bool:
         """Whether the residual network, its images and its training are as large as those of the paper's ResNet-18."""
         same = (self.dataset, self.side, self.conv_depth, self.conv_width) == ("cifar10", 32, 18, 1.0)
-        return same and self.epochs >= 250 and self.conv_images >= 45_000
+        return same and self.epochs >= 250 and self.conv_images >= comparing.FULL_IMAGES
 
 
 @dataclass(frozen=True)
